@@ -1,0 +1,1 @@
+"""What GPUs there are: real ones through NVML, or simulated ones where there are none."""

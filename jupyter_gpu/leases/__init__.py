@@ -1,0 +1,1 @@
+"""Who may use which device: requests, placement and the ledger of leases."""

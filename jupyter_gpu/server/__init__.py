@@ -1,0 +1,1 @@
+"""How clients see it: REST, events and metrics."""

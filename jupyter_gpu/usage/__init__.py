@@ -1,0 +1,1 @@
+"""What kernels really use: sampled, attributed, remembered."""
