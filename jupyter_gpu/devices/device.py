@@ -109,7 +109,7 @@ class Inventory:
         return {d.uuid: d for d in self.devices}
 
 
-class DeviceBackend(LoggingConfigurable):  # type: ignore[misc]
+class DeviceBackend(LoggingConfigurable):
     """A source of devices.
 
     Any method may block for as long as a driver takes: call them from a worker thread, never from an event loop.

@@ -1,0 +1,85 @@
+"""Telling processes apart: a pid alone is used again, a pid with its start time is not until the next boot.
+
+Standard library only: it also runs inside kernels, on every Python from 3.7. The start time is the kernel's own count
+of clock ticks since boot (`/proc/<pid>/stat`, field 22 of proc(5)), which no change of the clock moves.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import NamedTuple
+
+_STAT_FIELDS_BEFORE_START = 19
+"""Between the state (field 3, the first after the command) and the start time (field 22)."""
+
+
+class ProcessKey(NamedTuple):
+    """One process, for as long as this boot lasts."""
+
+    pid: int
+    start_time: int
+    """Clock ticks since boot."""
+
+
+def process_stat(pid: int) -> tuple[int, int] | None:
+    """The parent's pid and the start time in clock ticks since boot; `None` where there is no such process.
+
+    A zombie has ended: it holds no memory, so it counts as gone.
+    """
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:  # noqa: PTH123 - the quickest way, this runs per process
+            text = file.read()
+    except OSError:
+        return None
+    # The command may hold anything, closing parentheses too: the fields begin after the last one.
+    fields = text[text.rfind(b")") + 2 :].split()
+    if len(fields) <= _STAT_FIELDS_BEFORE_START or fields[0] in (b"Z", b"X"):
+        return None
+    return int(fields[1]), int(fields[_STAT_FIELDS_BEFORE_START])
+
+
+def process_key(pid: int | None = None) -> ProcessKey | None:
+    """The process that has `pid` now (default: this one); `None` where there is none."""
+    pid = os.getpid() if pid is None else pid
+    stat = process_stat(pid)
+    return None if stat is None else ProcessKey(pid, stat[1])
+
+
+def is_alive(process: ProcessKey) -> bool:
+    """Whether that very process still runs."""
+    stat = process_stat(process.pid)
+    return stat is not None and stat[1] == process.start_time
+
+
+def boot_id() -> str:
+    """What tells this boot from every other; empty where the system does not say."""
+    try:
+        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:  # noqa: PTH123
+            return file.read().strip()
+    except OSError:
+        return ""
+
+
+def environment_value(pid: int, name: str) -> str | None:
+    """The variable `name` in the environment that the process was started with; `None` if unset or not ours to read."""
+    try:
+        with open(f"/proc/{pid}/environ", "rb") as file:  # noqa: PTH123
+            block = file.read()
+    except OSError:
+        return None
+    prefix = name.encode() + b"="
+    for entry in block.split(b"\0"):
+        if entry.startswith(prefix):
+            return entry[len(prefix) :].decode("utf-8", "replace")
+    return None
+
+
+def processes_with(name: str, value: str) -> list[ProcessKey]:
+    """The living processes of this user that were started with the variable `name` set to `value`, oldest first."""
+    found = []
+    for entry in os.listdir("/proc"):
+        if entry.isdigit() and environment_value(int(entry), name) == value:
+            key = process_key(int(entry))
+            if key is not None:
+                found.append(key)
+    return sorted(found, key=lambda key: key.start_time)
