@@ -42,7 +42,7 @@ def parse_amount(text: str) -> int:
         hint = ""
         if unit.lower() in ("k", "m", "g", "t"):
             hint = f" (did you mean {number}{unit.upper()}iB?)"
-        raise ValueError(f"{text!r} has the unknown unit {unit!r}{hint}; there are TiB, GiB, MiB, KiB, TB, GB, MB, KB, B")
+        raise ValueError(f"{text!r} has the unknown unit {unit!r}{hint}; there are {', '.join(UNITS)}")
     whole, _, fraction = number.partition(".")
     amount = int(whole) * size + (int(fraction) * size // 10 ** len(fraction) if fraction else 0)
     if amount < 1:
@@ -65,7 +65,7 @@ def readable_amount(amount: int | None) -> str:
     for unit in ("TiB", "GiB", "MiB", "KiB"):
         if abs(amount) >= UNITS[unit]:
             number = amount / UNITS[unit]
-            digits = 1 if abs(number) < 100 and not float(number).is_integer() else 0  # noqa: PLR2004
+            digits = 1 if abs(number) < 100 and not float(number).is_integer() else 0
             text = f"{number:.{digits}f}"
-            return f"{text[:-2] if text.endswith('.0') else text} {unit}"
+            return f"{text[:-2] if text.endswith('.0') else text} {unit}"  # noqa: FURB188 - Python 3.7 runs this
     return f"{amount} B"

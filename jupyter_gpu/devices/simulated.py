@@ -13,11 +13,12 @@ from traitlets import Unicode, default
 from ..limits.account import Account, AccountError
 from ..paths import runtime_directory
 from .device import Device, DeviceBackend, DeviceProcess, DeviceUsage, Inventory, Problem
-from .processes import ProcessKey
 from .simulation import EXAMPLE, SPECIFICATION_VARIABLE, account_paths, parse_specification, unleased_directory
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from .processes import ProcessKey
 
 _IDLE_CELSIUS, _BUSY_CELSIUS = 32.0, 68.0
 _IDLE_WATTS, _LIMIT_WATTS = 45.0, 400.0
@@ -46,7 +47,8 @@ class SimulatedBackend(DeviceBackend):
         try:
             described = parse_specification(self.specification)
         except ValueError as error:
-            return Inventory(problems=(Problem("simulation-invalid", f"{error}.", f"Correct {SPECIFICATION_VARIABLE}."),))
+            problem = Problem("simulation-invalid", f"{error}.", f"Correct {SPECIFICATION_VARIABLE}.")
+            return Inventory(problems=(problem,))
         return Inventory(
             devices=tuple(
                 Device(

@@ -44,8 +44,8 @@ class DeviceState:
     device: Device
     reserved_bytes: int = 0
     foreign_bytes: int = 0
-    shared_used_bytes: int = 0
-    """What leases that share the device have in use now."""
+    unreserved_use_bytes: int = 0
+    """What leases have in use now beyond what they have reserved."""
     lease_count: int = 0
     whole: bool = False
     utilization_percent: float | None = None
@@ -62,7 +62,7 @@ class DeviceState:
     @property
     def reservable_bytes(self) -> int:
         """The largest reservation that can be granted now."""
-        return 0 if self.whole else max(0, self.unreserved_bytes - self.shared_used_bytes)
+        return 0 if self.whole else max(0, self.unreserved_bytes - self.unreserved_use_bytes)
 
     def with_hold(self, hold: LeaseHold) -> DeviceState:
         """The state once `hold` has been granted."""
@@ -123,7 +123,9 @@ def resolve(name: str, devices: Sequence[Device]) -> Device:
         raise RequestError(f"there is no GPU {name}; {describe(devices)}")
     if not found[0].leasable:
         parts = ", ".join(d.index for d in devices if d.parent_uuid == found[0].uuid)
-        raise RequestError(f"GPU {name} is divided into MIG instances; ask for one of them: {parts or 'it has none yet'}")
+        raise RequestError(
+            f"GPU {name} is divided into MIG instances; ask for one of them: {parts or 'it has none yet'}"
+        )
     return found[0]
 
 
@@ -143,7 +145,9 @@ def _place_listed(request: GPURequest, states: Sequence[DeviceState]) -> tuple[L
     if len(set(uuids)) < len(uuids):
         raise RequestError(f"{request} names one GPU twice; name each GPU once")
     if len(chosen) > 1 and any(device.is_mig for device, _ in chosen):
-        raise RequestError(f"{request} combines a MIG instance with another device, which CUDA does not allow; ask for one")
+        raise RequestError(
+            f"{request} combines a MIG instance with another device, which CUDA does not allow; ask for one"
+        )
     for device, choice in chosen:
         _refuse_impossible_memory(choice.memory, [device])
     busy = [by_uuid[device.uuid] for device, choice in chosen if not _fits(by_uuid[device.uuid], choice.memory)]
@@ -229,7 +233,11 @@ def _refuse_impossible_memory(memory: Memory, devices: Sequence[Device], count: 
             "ask for it without an amount, or with all"
         )
     largest = max(device.memory_bytes or 0 for device in devices)
-    has = f"GPU {devices[0].index} has" if len(devices) == 1 else f"{count} of the GPUs asked for do not have that; the largest has"
+    has = (
+        f"GPU {devices[0].index} has"
+        if len(devices) == 1
+        else f"too few GPUs have that ({count} asked for), the largest has"
+    )
     raise RequestError(f"{memory} is more memory than there is: {has} {readable_amount(largest)}")
 
 

@@ -198,7 +198,7 @@ def _plain(text: str) -> str:
 
 
 def _count(text: str) -> int:
-    count = int(text) if len(text) < 6 else _MOST_DEVICES + 1  # noqa: PLR2004 - a number too long to be meant
+    count = int(text) if len(text) < 6 else _MOST_DEVICES + 1  # longer is not meant
     if not 1 <= count <= _MOST_DEVICES:
         raise RequestError(f"{text}x asks for {text} GPUs; ask for 1x to {_MOST_DEVICES}x, or for cpu")
     return count
@@ -216,7 +216,7 @@ def _listed(text: str) -> tuple[DeviceChoice, ...]:
         memories.append(Memory.parse(memory) if colon else None)
     repeated = {device for device in devices if devices.count(device) > 1}
     if repeated:
-        raise RequestError(f"{text!r} names GPU {sorted(repeated)[0]} more than once; name each GPU once")
+        raise RequestError(f"{text!r} names GPU {min(repeated)} more than once; name each GPU once")
     if memories[-1] is not None and all(memory is None for memory in memories[:-1]):
         memories = [memories[-1]] * len(memories)
     elif any(memory is None for memory in memories) and any(memory is not None for memory in memories):
@@ -224,9 +224,7 @@ def _listed(text: str) -> tuple[DeviceChoice, ...]:
             f"{text!r} gives memory for some GPUs only; write it for each, such as 0:4GiB,1:16GiB, "
             "with shared for one without a fixed amount"
         )
-    return tuple(
-        DeviceChoice(device, memory or SHARED) for device, memory in zip(devices, memories, strict=True)
-    )
+    return tuple(DeviceChoice(device, memory or SHARED) for device, memory in zip(devices, memories, strict=True))
 
 
 def _device(name: str, text: str) -> str:

@@ -54,7 +54,6 @@ import os
 import stat
 import struct
 import threading
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from ..devices.amount import readable_amount
@@ -62,6 +61,7 @@ from ..devices.processes import ProcessKey, boot_id, is_alive, process_key
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from pathlib import Path
 
 MAGIC = b"JGPUACCT"
 VERSION = 1
@@ -86,7 +86,7 @@ class AccountError(Exception):
     """An account file that cannot be used. The message says which and why."""
 
 
-class OutOfDeviceMemory(MemoryError):
+class OutOfDeviceMemory(MemoryError):  # noqa: N818 - named like the error it stands for
     """An allocation that would pass the cap. The message names the cap, what is held and what was asked for."""
 
 
@@ -177,9 +177,9 @@ class Account:
                 os.write(file, bytes(content))
                 # Blocks are taken now: a mapped file that meets a full disk later would end the kernel with SIGBUS.
                 os.posix_fallocate(file, 0, size)
-                os.rename(str(draft), str(path))
+                draft.rename(path)
             except OSError:
-                os.unlink(str(draft))
+                draft.unlink()
                 raise
             finally:
                 os.close(file)
@@ -230,7 +230,7 @@ class Account:
             if is_alive(key):
                 held = self._held(slot)
                 before = processes.get(key, (0,) * self._device_count)
-                processes[key] = tuple(a + b for a, b in zip(before, held))
+                processes[key] = tuple(a + b for a, b in zip(before, held))  # noqa: B905 - Python 3.7 runs this
         devices = []
         for number, uuid in enumerate(self.uuids):
             at = self._record(number)
@@ -355,7 +355,7 @@ class Account:
 
     def _claimed(self, slot: int, number: int) -> int:
         at = slot + _SLOT_HEAD_SIZE // _WORD + number
-        return self._words[at] + self._words[at + self._device_count]
+        return int(self._words[at] + self._words[at + self._device_count])
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
@@ -389,7 +389,7 @@ class Account:
                         self._words[slot + 1] = key.start_time
                         self._words[slot] = key.pid
                     self._own_slot = (key, slot)
-                    return slot
+                    return int(slot)
         raise AccountError(f"all {self._slot_count} places of the account {self.path} are taken by living processes")
 
     def _reclaim(self) -> None:

@@ -1,0 +1,304 @@
+"""The ledger's file: one SQLite database in the runtime directory, opened by every process that uses the ledger.
+
+It is in WAL mode, on a directory local to the host. Nobody relies on SQLite's own waiting: whoever wants to write
+first takes a file lock, which wakes waiting processes in turn, where SQLite sleeps longer and longer.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import sqlite3
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+from ..devices.processes import ProcessKey, boot_id
+from ..paths import UnsafeDirectory, private_directory
+from .lease import Ask, Lease, LeaseState, Origin, Owner
+from .placement import LeaseHold
+from .request import Hold
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+SCHEMA_VERSION = 1
+_BUSY_TIMEOUT_S = 10.0
+
+_SCHEMA = """
+CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE leases (
+    ticket INTEGER PRIMARY KEY AUTOINCREMENT,
+    id TEXT NOT NULL UNIQUE,
+    state TEXT NOT NULL,
+    request TEXT NOT NULL,
+    origin TEXT NOT NULL,
+    owner_kind TEXT NOT NULL,
+    label TEXT NOT NULL,
+    kernel_id TEXT,
+    path TEXT,
+    asker_pid INTEGER NOT NULL,
+    asker_start INTEGER NOT NULL,
+    pid INTEGER,
+    start INTEGER,
+    created REAL NOT NULL,
+    granted REAL,
+    orphaned REAL,
+    succeeds TEXT,
+    message TEXT NOT NULL DEFAULT ''
+);
+CREATE TABLE holds (
+    lease_id TEXT NOT NULL REFERENCES leases(id) ON DELETE CASCADE,
+    place INTEGER NOT NULL,
+    uuid TEXT NOT NULL,
+    hold TEXT NOT NULL,
+    bytes INTEGER,
+    PRIMARY KEY (lease_id, place)
+) WITHOUT ROWID;
+"""
+_COLUMNS = (
+    "id, ticket, state, request, origin, owner_kind, label, kernel_id, path, asker_pid, asker_start, pid, start, "
+    "created, granted, succeeds, message, orphaned"
+)
+
+
+class LedgerError(Exception):
+    """The ledger cannot be used. The message says why and what to do."""
+
+
+class LeaseGone(Exception):  # noqa: N818 - it names what is the case
+    """A lease or a waiting request that is no longer in the ledger: it was cancelled, or it was dropped."""
+
+
+class LedgerStore:
+    """The leases as rows. What they mean is for the `Ledger` to say. One connection per process, used in turn."""
+
+    def __init__(self, directory: Path) -> None:
+        """Nothing is opened until it is needed."""
+        self.directory = directory
+        self.path = directory / "ledger.sqlite"
+        self._lock = threading.RLock()
+        self._connection: sqlite3.Connection | None = None
+        self._opened: tuple[int, int, int] | None = None
+        self._turn: int | None = None
+
+    def close(self) -> None:
+        """Close the file. The next call opens it again."""
+        with self._lock:
+            if self._connection is not None:
+                with contextlib.suppress(sqlite3.Error):
+                    self._connection.close()
+            if self._turn is not None:
+                os.close(self._turn)
+            self._connection = self._turn = self._opened = None
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Alone on this host until the end of the `with`; an exception undoes all that was written in it.
+
+        Raises:
+            LedgerError: the file cannot be used.
+        """
+        with self._lock, self._errors():
+            connection = self._open()
+            assert self._turn is not None
+            fcntl.flock(self._turn, fcntl.LOCK_EX)
+            try:
+                connection.execute("BEGIN IMMEDIATE")
+                try:
+                    yield
+                except BaseException:
+                    if connection.in_transaction:
+                        connection.execute("ROLLBACK")
+                    raise
+                connection.execute("COMMIT")
+            finally:
+                if self._turn is not None:
+                    fcntl.flock(self._turn, fcntl.LOCK_UN)
+
+    def revision(self) -> int:
+        """A number that changes when another process has changed the file; cheap enough to ask often."""
+        with self._lock, self._errors():
+            return int(self._open().execute("PRAGMA data_version").fetchone()[0])
+
+    def rows(self) -> list[tuple[Lease, float | None]]:
+        """Every lease in the file in order of arrival, and since when its process is gone (seconds since boot)."""
+        with self._lock, self._errors():
+            connection = self._open()
+            holds: dict[str, list[LeaseHold]] = {}
+            for lease_id, uuid, hold, size in connection.execute(
+                "SELECT lease_id, uuid, hold, bytes FROM holds ORDER BY lease_id, place"
+            ):
+                holds.setdefault(lease_id, []).append(LeaseHold(uuid, Hold(hold), size))
+            return [
+                (_lease(row, tuple(holds.get(row[0], ()))), row[-1])
+                for row in connection.execute(f"SELECT {_COLUMNS} FROM leases ORDER BY ticket")  # noqa: S608 - constant
+            ]
+
+    def one(self, lease_id: str) -> Lease:
+        """The lease with this id.
+
+        Raises:
+            LeaseGone: there is none.
+        """
+        found = next((lease for lease, _ in self.rows() if lease.id == lease_id), None)
+        if found is None:
+            raise LeaseGone("the lease is in the ledger no more: it was cancelled, or its process ended")
+        return found
+
+    def insert(self, ask: Ask, state: LeaseState) -> None:
+        """Add a lease without holds."""
+        self._write(
+            "INSERT INTO leases (id, state, request, origin, owner_kind, label, kernel_id, path, asker_pid, "
+            "asker_start, created, succeeds) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            ask.id, state.value, ask.request, ask.origin.value, ask.owner.kind, ask.owner.label, ask.owner.kernel_id,
+            ask.owner.path, ask.asker.pid, ask.asker.start_time, time.time(), ask.succeeds,
+        )  # fmt: skip
+
+    def grant(self, lease_id: str, holds: Sequence[LeaseHold]) -> None:
+        """Give a lease its holds, in place of those it had."""
+        self._write("DELETE FROM holds WHERE lease_id = ?", lease_id)
+        for number, hold in enumerate(holds):
+            self._write(
+                "INSERT INTO holds (lease_id, place, uuid, hold, bytes) VALUES (?, ?, ?, ?, ?)",
+                lease_id, number, hold.uuid, hold.hold.value, hold.bytes,
+            )  # fmt: skip
+        self._write(
+            "UPDATE leases SET state = 'held', granted = coalesce(granted, ?), message = '' WHERE id = ?",
+            time.time(), lease_id,
+        )  # fmt: skip
+
+    def delete(self, lease_id: str, state: LeaseState | None = None) -> bool:
+        """Remove a lease (of that state only, if one is given); whether there was one."""
+        if state is None:
+            return self._write("DELETE FROM leases WHERE id = ?", lease_id) > 0
+        return self._write("DELETE FROM leases WHERE id = ? AND state = ?", lease_id, state.value) > 0
+
+    def set_process(self, lease_id: str, process: ProcessKey) -> None:
+        """Note the process that uses a lease."""
+        self._write(
+            "UPDATE leases SET pid = ?, start = ?, orphaned = NULL WHERE id = ?",
+            process.pid, process.start_time, lease_id,
+        )  # fmt: skip
+
+    def set_orphaned(self, lease_id: str, since: float | None) -> None:
+        """Note since when (seconds since boot) the process of a lease is gone."""
+        self._write("UPDATE leases SET orphaned = ? WHERE id = ?", since, lease_id)
+
+    def set_message(self, lease_id: str, message: str) -> None:
+        """Note what a request waits for."""
+        self._write("UPDATE leases SET message = ? WHERE id = ?", message, lease_id)
+
+    def set_request(self, lease_id: str, request: str) -> None:
+        """Note another request for a lease."""
+        self._write("UPDATE leases SET request = ? WHERE id = ?", request, lease_id)
+
+    def set_owner(self, lease_id: str, owner: Owner) -> None:
+        """Note another name or notebook for a lease's owner."""
+        self._write("UPDATE leases SET label = ?, path = ? WHERE id = ?", owner.label, owner.path, lease_id)
+
+    def _write(self, statement: str, *values: Any) -> int:
+        return self._open().execute(statement, values).rowcount
+
+    @contextlib.contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except UnsafeDirectory as error:
+            raise LedgerError(str(error)) from error
+        except (sqlite3.Error, OSError) as error:
+            self.close()
+            raise LedgerError(
+                f"the ledger {self.path} cannot be used ({error}); free space or repair permissions there, or, with no "
+                "Jupyter server running, remove the file"
+            ) from error
+
+    def _open(self) -> sqlite3.Connection:
+        """The connection, opened anew when the file has been replaced or this is a forked child."""
+        if self._connection is not None and self._opened == self._identity():
+            return self._connection
+        if self._opened is not None and self._opened[0] != os.getpid():
+            self._connection = None  # the parent's: closing it here would drop the parent's locks
+        self.close()
+        private_directory(self.directory)
+        lock = str(self.directory / "ledger.lock")
+        turn = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        try:
+            fcntl.flock(turn, fcntl.LOCK_EX)
+            connection = self._connect()
+            fcntl.flock(turn, fcntl.LOCK_UN)
+        except BaseException:
+            os.close(turn)
+            raise
+        self._connection, self._turn, self._opened = connection, turn, self._identity()
+        return connection
+
+    def _identity(self) -> tuple[int, int, int] | None:
+        try:
+            status = self.path.lstat()
+        except OSError:
+            return None
+        return os.getpid(), status.st_dev, status.st_ino
+
+    def _connect(self) -> sqlite3.Connection:
+        if self.path.is_symlink():
+            raise LedgerError(f"{self.path} is a symbolic link; remove it")
+        connection = sqlite3.connect(self.path, timeout=_BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
+        try:
+            self.path.chmod(0o600)
+            connection.execute("PRAGMA journal_mode = WAL")
+            # The file does not outlive the boot, so it need not survive a loss of power, only of processes.
+            connection.execute("PRAGMA synchronous = OFF")
+            connection.execute("PRAGMA foreign_keys = ON")
+            self._prepare(connection)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _prepare(self, connection: sqlite3.Connection) -> None:
+        """Make the tables, or empty those that an earlier boot left."""
+        version = connection.execute("PRAGMA user_version").fetchone()[0]
+        if version not in (0, SCHEMA_VERSION):
+            raise LedgerError(
+                f"the ledger {self.path} has version {version}, and this software reads version {SCHEMA_VERSION}; "
+                "use the same version of jupyter_gpu in every server, or remove the file once none runs"
+            )
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            if version == 0:
+                for statement in _SCHEMA.split(";"):
+                    connection.execute(statement)
+                connection.execute("INSERT INTO meta VALUES ('boot', ?)", (boot_id(),))
+                connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+            elif connection.execute("SELECT value FROM meta WHERE key = 'boot'").fetchone() != (boot_id(),):
+                connection.execute("DELETE FROM leases")
+                connection.execute("UPDATE meta SET value = ? WHERE key = 'boot'", (boot_id(),))
+        except BaseException:
+            connection.execute("ROLLBACK")
+            raise
+        connection.execute("COMMIT")
+
+
+def _lease(row: Sequence[Any], holds: tuple[LeaseHold, ...]) -> Lease:
+    (
+        lease_id, ticket, state, request, origin, kind, label, kernel_id, path, asker_pid, asker_start, pid, start,
+        created, granted, succeeds, message, _,
+    ) = row  # fmt: skip
+    return Lease(
+        id=lease_id,
+        ticket=ticket,
+        state=LeaseState(state),
+        request=request,
+        origin=Origin(origin),
+        owner=Owner(kind, label, kernel_id, path),
+        asker=ProcessKey(asker_pid, asker_start),
+        process=None if pid is None else ProcessKey(pid, start),
+        holds=holds,
+        created=created,
+        granted=granted,
+        succeeds=succeeds,
+        message=message,
+    )
