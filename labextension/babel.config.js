@@ -1,0 +1,5 @@
+// For jest alone: the builds go through tsc.
+module.exports = {
+  presets: ['@babel/preset-typescript', '@babel/preset-react'],
+  plugins: ['@babel/plugin-transform-modules-commonjs']
+};

@@ -1,0 +1,159 @@
+import { URLExt } from '@jupyterlab/coreutils';
+import { ServerConnection } from '@jupyterlab/services';
+
+import {
+  IChangedKernel,
+  IDevices,
+  IKernel,
+  IKernelChange,
+  IKernels,
+  IQueue,
+  IStatus
+} from './rest';
+import { IGPUAPI } from './tokens';
+
+/** What became of a call that brought no answer. */
+export type GPUErrorKind =
+  /** No connection to the server. */
+  | 'unreachable'
+  /** The server is there, but has no GPU API: the server extension is missing or switched off. */
+  | 'absent'
+  /** The server asks for authentication, or forbids. */
+  | 'forbidden'
+  /** The server refused this very request: it says what was wrong. */
+  | 'refused'
+  /** The server failed, or cannot answer just now. */
+  | 'failed';
+
+/** A call to the GPU API that brought no answer. The message is one sentence for people. */
+export class GPUError extends Error {
+  constructor(
+    readonly kind: GPUErrorKind,
+    message: string,
+    /** The HTTP status, or null where there was no response. */
+    readonly status: number | null = null
+  ) {
+    super(message);
+    this.name = 'GPUError';
+  }
+}
+
+/** The client of `<base_url>/gpu/api`. */
+export class GPUAPI implements IGPUAPI {
+  constructor(options: GPUAPI.IOptions = {}) {
+    this._settings = options.serverSettings ?? ServerConnection.makeSettings();
+    this._request = options.request ?? ServerConnection.makeRequest;
+  }
+
+  status(): Promise<IStatus> {
+    return this._json('GET', 'status');
+  }
+
+  devices(): Promise<IDevices> {
+    return this._json('GET', 'devices');
+  }
+
+  kernels(): Promise<IKernels> {
+    return this._json('GET', 'kernels');
+  }
+
+  kernel(id: string): Promise<IKernel> {
+    return this._json('GET', `kernels/${encodeURIComponent(id)}`);
+  }
+
+  changeKernel(id: string, change: IKernelChange): Promise<IChangedKernel> {
+    return this._json('PATCH', `kernels/${encodeURIComponent(id)}`, change);
+  }
+
+  queue(): Promise<IQueue> {
+    return this._json('GET', 'queue');
+  }
+
+  async cancelWaiting(id: string): Promise<void> {
+    await this._send('DELETE', `queue/${encodeURIComponent(id)}`);
+  }
+
+  private async _json<T>(
+    method: string,
+    path: string,
+    body?: object
+  ): Promise<T> {
+    const response = await this._send(method, path, body);
+    try {
+      return (await response.json()) as T;
+    } catch {
+      throw new GPUError(
+        'failed',
+        `The server answered "${path}" with something other than JSON.`,
+        response.status
+      );
+    }
+  }
+
+  private async _send(
+    method: string,
+    path: string,
+    body?: object
+  ): Promise<Response> {
+    const url = URLExt.join(this._settings.baseUrl, 'gpu', 'api', path);
+    const init: RequestInit = { method };
+    if (body !== undefined) {
+      init.body = JSON.stringify(body);
+    }
+    let response: Response;
+    try {
+      response = await this._request(url, init, this._settings);
+    } catch (error) {
+      throw new GPUError('unreachable', messageOf(error));
+    }
+    if (!response.ok) {
+      throw await refusal(response);
+    }
+    return response;
+  }
+
+  private readonly _settings: ServerConnection.ISettings;
+  private readonly _request: typeof ServerConnection.makeRequest;
+}
+
+export namespace GPUAPI {
+  export interface IOptions {
+    serverSettings?: ServerConnection.ISettings;
+    /** What sends a request; the default is JupyterLab's own. */
+    request?: typeof ServerConnection.makeRequest;
+  }
+}
+
+/** The error that a response other than 2xx stands for. */
+async function refusal(response: Response): Promise<GPUError> {
+  const body = await response.text().catch(() => '');
+  let message: string | null = null;
+  try {
+    const parsed: unknown = JSON.parse(body);
+    if (parsed && typeof parsed === 'object' && 'message' in parsed) {
+      message = String(parsed.message);
+    }
+  } catch {
+    // Not ours: a proxy's page, or the server's page for an unknown address.
+  }
+  return new GPUError(
+    kindOf(response.status, message !== null),
+    message ?? `The server answered ${response.status} ${response.statusText}.`,
+    response.status
+  );
+}
+
+function kindOf(status: number, ours: boolean): GPUErrorKind {
+  if (status === 401 || status === 403) {
+    return 'forbidden';
+  }
+  if (status === 404 && !ours) {
+    return 'absent';
+  }
+  return status < 500 ? 'refused' : 'failed';
+}
+
+/** The sentence of whatever was thrown. */
+export function messageOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
+}

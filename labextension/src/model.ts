@@ -1,0 +1,92 @@
+import { IDisposable } from '@lumino/disposable';
+
+import { Feed } from './feed';
+import {
+  IChangedKernel,
+  IDevices,
+  IKernel,
+  IKernelChange,
+  IKernels,
+  IQueue,
+  IStatus
+} from './rest';
+import { IGPUAPI, IGPUModel } from './tokens';
+
+/** The pace of figures that people look at. */
+const LIVE_INTERVAL_MS = 1_000;
+
+/** The pace of what hardly ever changes. */
+const STATUS_INTERVAL_MS = 60_000;
+
+/** The model over a client of the GPU API. */
+export class GPUModel implements IGPUModel, IDisposable {
+  constructor(private readonly _api: IGPUAPI) {
+    this.status = new Feed<IStatus>({
+      name: 'status',
+      request: () => _api.status(),
+      interval_ms: STATUS_INTERVAL_MS
+    });
+    this.devices = new Feed<IDevices>({
+      name: 'devices',
+      request: () => _api.devices(),
+      interval_ms: LIVE_INTERVAL_MS
+    });
+    this.kernels = new Feed<IKernels>({
+      name: 'kernels',
+      request: () => _api.kernels(),
+      interval_ms: LIVE_INTERVAL_MS
+    });
+    this.queue = new Feed<IQueue>({
+      name: 'queue',
+      request: () => _api.queue(),
+      interval_ms: LIVE_INTERVAL_MS
+    });
+  }
+
+  readonly status: Feed<IStatus>;
+  readonly devices: Feed<IDevices>;
+  readonly kernels: Feed<IKernels>;
+  readonly queue: Feed<IQueue>;
+
+  get isDisposed(): boolean {
+    return this.status.isDisposed;
+  }
+
+  /** Set the pace of the figures that people look at. */
+  setRefreshInterval(interval_ms: number): void {
+    for (const feed of [this.devices, this.kernels, this.queue]) {
+      feed.interval_ms = interval_ms;
+    }
+  }
+
+  kernel(id: string): Promise<IKernel> {
+    return this._api.kernel(id);
+  }
+
+  async changeKernel(
+    id: string,
+    change: IKernelChange
+  ): Promise<IChangedKernel> {
+    const changed = await this._api.changeKernel(id, change);
+    this._askAgain(this.kernels, this.devices);
+    return changed;
+  }
+
+  async cancelWaiting(id: string): Promise<void> {
+    await this._api.cancelWaiting(id);
+    this._askAgain(this.queue);
+  }
+
+  dispose(): void {
+    for (const feed of [this.status, this.devices, this.kernels, this.queue]) {
+      feed.dispose();
+    }
+  }
+
+  /** Show the effect of an action at once; where that fails, the feed says so itself. */
+  private _askAgain(...feeds: { refresh(): Promise<unknown> }[]): void {
+    for (const feed of feeds) {
+      feed.refresh().catch(() => undefined);
+    }
+  }
+}

@@ -1,0 +1,211 @@
+/**
+ * The values that travel over `<base_url>/gpu/api`, named as they are on the wire.
+ *
+ * Memory is in bytes and times are seconds since the epoch. Unknown is null, and the reason stands in `reasons`
+ * under the name of the field.
+ */
+
+/** Why fields are null, by the field's name: one sentence each. */
+export type Reasons = { readonly [field: string]: string };
+
+/** Something that keeps devices from being seen or used. */
+export interface IProblem {
+  /** Stable, for programs: `driver-missing`, `device-lost`, … */
+  readonly code: string;
+  /** What is the case, one sentence. */
+  readonly message: string;
+  /** What to do about it, one sentence. */
+  readonly advice: string;
+}
+
+/** Something that is on, or off for a reason. */
+export interface ISwitch {
+  readonly active: boolean;
+  readonly reason: string | null;
+}
+
+/** One of the layers that hold a kernel to its lease. */
+export interface ILimitLayer extends ISwitch {
+  readonly name: 'interposer' | 'framework' | 'watchdog' | 'mig';
+}
+
+/** Answer of `GET status`. */
+export interface IStatus {
+  readonly version: string;
+  readonly simulated: boolean;
+  readonly backend: {
+    readonly name: string;
+    readonly driver_version: string | null;
+    readonly cuda_version: string | null;
+  };
+  readonly problems: readonly IProblem[];
+  readonly default_request: string;
+  /** Null while the devices have not been looked at yet. */
+  readonly device_count: number | null;
+  readonly ledger: {
+    readonly path: string;
+    readonly ok: boolean;
+    readonly problem: string | null;
+  };
+  readonly limits: { readonly layers: readonly ILimitLayer[] };
+  readonly provisioner: ISwitch;
+}
+
+/** How a lease holds a device's memory. */
+export type Hold = 'shared' | 'reserved' | 'whole';
+
+/** Who holds a lease. */
+export interface ILeaseOwner {
+  readonly kind: 'kernel' | 'command';
+  readonly kernel_id: string | null;
+  /** For people: the notebook's name, else the kernel's. */
+  readonly label: string;
+  readonly path: string | null;
+  readonly pid: number | null;
+  /** Whether it belongs to this server. */
+  readonly mine: boolean;
+}
+
+/** A lease, as one device sees it. */
+export interface ILease {
+  readonly lease_id: string;
+  readonly kind: Hold;
+  /** The hold; null for a shared lease. */
+  readonly memory_bytes: number | null;
+  readonly cap_bytes: number | null;
+  readonly used_bytes: number | null;
+  readonly owner: ILeaseOwner;
+}
+
+/** A process on a device that no lease covers. */
+export interface IForeignProcess {
+  readonly pid: number;
+  /** Only of the user's own processes. */
+  readonly name: string | null;
+  readonly memory_bytes: number | null;
+}
+
+/** One GPU, or one MIG instance, and what it does now. */
+export interface IDevice {
+  /** The identity: `GPU-…` or `MIG-…`, in full. */
+  readonly uuid: string;
+  /** For people: `"0"`, or `"0.2"` for MIG instance 2 of GPU 0. */
+  readonly index: string;
+  readonly name: string;
+  readonly memory_bytes: number | null;
+  readonly pci_address: string | null;
+  readonly compute_capability: string | null;
+  readonly parent_uuid: string | null;
+  readonly mig_enabled: boolean;
+  readonly leasable: boolean;
+  readonly simulated: boolean;
+  readonly lost: boolean;
+  readonly memory_used_bytes: number | null;
+  readonly memory_free_bytes: number | null;
+  readonly utilization_percent: number | null;
+  readonly temperature_celsius: number | null;
+  readonly power_watts: number | null;
+  readonly power_limit_watts: number | null;
+  readonly reasons: Reasons;
+  readonly reserved_bytes: number | null;
+  /** What a new reservation could get now. */
+  readonly available_bytes: number | null;
+  readonly foreign_bytes: number | null;
+  readonly leases: readonly ILease[];
+  readonly foreign: readonly IForeignProcess[];
+}
+
+/** Answer of `GET devices`. */
+export interface IDevices {
+  readonly time: number;
+  readonly simulated: boolean;
+  readonly problems: readonly IProblem[];
+  readonly devices: readonly IDevice[];
+}
+
+/** How a kernel stands with its GPU. */
+export type KernelState =
+  'running' | 'waiting' | 'starting' | 'cpu' | 'lost' | 'over-cap' | 'problem';
+
+/** Where a kernel's request came from. */
+export type RequestOrigin =
+  'api' | 'variant' | 'notebook' | 'environment' | 'default';
+
+/** What a kernel holds and uses on one device. */
+export interface IKernelDevice {
+  readonly uuid: string;
+  readonly index: string;
+  readonly kind: Hold;
+  readonly memory_bytes: number | null;
+  readonly cap_bytes: number | null;
+  readonly used_bytes: number | null;
+  readonly peak_bytes: number | null;
+  readonly peak_kind: 'exact' | 'sampled' | null;
+  readonly utilization_percent: number | null;
+  readonly source: 'account' | 'nvml' | null;
+  readonly reasons: Reasons;
+}
+
+/** One kernel of this server. */
+export interface IKernel {
+  readonly kernel_id: string;
+  /** The kernelspec's name. */
+  readonly name: string;
+  /** For people: the notebook's name, else the kernelspec's display name. */
+  readonly label: string;
+  readonly path: string | null;
+  readonly type: string | null;
+  readonly execution_state: string | null;
+  readonly state: KernelState;
+  readonly lease_id: string | null;
+  readonly request: string | null;
+  readonly origin: RequestOrigin | null;
+  /** A request that takes effect with the next restart. */
+  readonly pending_request: string | null;
+  /** What a person should know about how the kernel started, one sentence each. */
+  readonly notices: readonly string[];
+  readonly pid: number | null;
+  readonly idle_since: number | null;
+  readonly layers: readonly string[];
+  readonly devices: readonly IKernelDevice[];
+}
+
+/** Answer of `GET kernels`. */
+export interface IKernels {
+  readonly time: number;
+  readonly kernels: readonly IKernel[];
+}
+
+/** Body of `PATCH kernels/<id>`. */
+export interface IKernelChange {
+  readonly request: string;
+  readonly restart?: boolean;
+}
+
+/** Answer of `PATCH kernels/<id>`. */
+export interface IChangedKernel extends IKernel {
+  readonly applied: 'now' | 'on-restart' | 'restarted';
+  readonly message: string;
+}
+
+/** A request that waits for its turn. */
+export interface IQueueEntry {
+  readonly id: string;
+  readonly request: string;
+  readonly label: string;
+  readonly path: string | null;
+  readonly kernel_id: string | null;
+  readonly owner_kind: 'kernel' | 'command';
+  readonly since: number;
+  readonly position: number;
+  /** What it waits for, without its own name: "waits for GPU 1, held by A.ipynb". */
+  readonly message: string;
+  /** Whether it belongs to this server. */
+  readonly mine: boolean;
+}
+
+/** Answer of `GET queue`. */
+export interface IQueue {
+  readonly time: number;
+  readonly entries: readonly IQueueEntry[];
+}

@@ -1,0 +1,87 @@
+import { Token } from '@lumino/coreutils';
+import { IDisposable } from '@lumino/disposable';
+import { ISignal } from '@lumino/signaling';
+
+import {
+  IChangedKernel,
+  IDevices,
+  IKernel,
+  IKernelChange,
+  IKernels,
+  IQueue,
+  IStatus
+} from './rest';
+
+/** The namespace of the translations. */
+export const TRANSLATION_DOMAIN = 'jupyter_gpu';
+
+/** The extension's commands. */
+export namespace CommandIDs {
+  /** Cancel a waiting request; argument `id`, the queue entry's. */
+  export const cancelWaiting = 'jupyter-gpu:cancel-waiting';
+}
+
+/** The server's GPU API. Every method may throw a `GPUError`. */
+export interface IGPUAPI {
+  status(): Promise<IStatus>;
+  devices(): Promise<IDevices>;
+  kernels(): Promise<IKernels>;
+  kernel(id: string): Promise<IKernel>;
+  changeKernel(id: string, change: IKernelChange): Promise<IChangedKernel>;
+  queue(): Promise<IQueue>;
+  cancelWaiting(id: string): Promise<void>;
+}
+
+/** How current a feed's value is. */
+export type Freshness =
+  /** Nobody has asked yet. */
+  | 'idle'
+  /** Asked for the first time, no answer yet. */
+  | 'loading'
+  /** The last answer came, and is `value`. */
+  | 'fresh'
+  /** The last attempt failed; `value` is the last good one, or null, and `error` says why. */
+  | 'stale';
+
+/** How a watcher wants a feed. */
+export interface IWatchOptions {
+  /** The longest time between two askings, in milliseconds; the most eager watcher's counts. */
+  interval_ms?: number;
+}
+
+/** One resource of the server, asked for at intervals while somebody watches and the page is seen. */
+export interface IFeed<T> {
+  /** The last good answer, or null before the first. */
+  readonly value: T | null;
+  /** When `value` arrived, by this computer's clock in milliseconds since the epoch; null before the first. */
+  readonly arrived_ms: number | null;
+  readonly freshness: Freshness;
+  /** Why the last attempt failed; null after a success. */
+  readonly error: Error | null;
+  /** Emitted after each attempt that changed anything of the above. */
+  readonly changed: ISignal<IFeed<T>, void>;
+  /** Keep asking until the returned handle is disposed. The first asking happens at once. */
+  watch(options?: IWatchOptions): IDisposable;
+  /** Ask now, whether or not anybody watches. Rejects where the attempt fails. */
+  refresh(): Promise<T>;
+}
+
+/** What the server says about GPUs: one feed per resource, and the actions. No DOM. */
+export interface IGPUModel {
+  readonly status: IFeed<IStatus>;
+  readonly devices: IFeed<IDevices>;
+  readonly kernels: IFeed<IKernels>;
+  readonly queue: IFeed<IQueue>;
+  /** One kernel, as it stands now. */
+  kernel(id: string): Promise<IKernel>;
+  /** Change a kernel's request; the feeds are asked again afterwards. */
+  changeKernel(id: string, change: IKernelChange): Promise<IChangedKernel>;
+  /** Cancel a waiting request; the queue is asked again afterwards. */
+  cancelWaiting(id: string): Promise<void>;
+}
+
+/** Provides the model to the other plugins, and to other extensions. */
+export const IGPUModel = new Token<IGPUModel>(
+  'jupyter-gpu:IGPUModel',
+  'What the server says about GPUs, who holds them and who waits for them.'
+);
