@@ -126,6 +126,12 @@ def _account() -> Account:
         return _accounts[key]
 
 
+def _runtime() -> Path:
+    """The runtime directory of whoever started this process: its account lies there, whatever is set here."""
+    account = os.environ.get("JUPYTER_GPU_ACCOUNT")
+    return Path(account).parent.parent if account else runtime_directory()
+
+
 def _unleased_account() -> Account:
     text = os.environ.get(SPECIFICATION_VARIABLE)
     if not text:
@@ -134,7 +140,7 @@ def _unleased_account() -> Account:
         )
     me = process_key()
     assert me is not None
-    directory = private_directory(unleased_directory(private_directory(runtime_directory())))
+    directory = private_directory(unleased_directory(private_directory(_runtime())))
     devices = [(d.uuid, None, d.memory_bytes) for d in parse_specification(text) if not d.mig_enabled]
     return Account.create(directory / f"{me.pid}-{me.start_time}", "", devices, slot_count=64)
 
@@ -142,7 +148,7 @@ def _unleased_account() -> Account:
 @contextlib.contextmanager
 def _device_lock() -> Iterator[None]:
     """What a driver does inside itself: one allocation at a time on all devices."""
-    path = private_directory(runtime_directory()) / "simulated.lock"
+    path = private_directory(_runtime()) / "simulated.lock"
     file = os.open(str(path), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
         fcntl.flock(file, fcntl.LOCK_EX)
@@ -156,7 +162,7 @@ def _refuse_beyond_device(account: Account, uuid: str, size: int) -> None:
     if total is None:
         return
     used = 0
-    for path in account_paths(runtime_directory()):
+    for path in account_paths(_runtime()):
         try:
             with Account.open(path) as other:
                 used += sum(device.used for device in other.read().devices if device.uuid == uuid)

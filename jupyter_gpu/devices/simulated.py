@@ -6,6 +6,7 @@ import contextlib
 import os
 import threading
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from traitlets import Unicode, default
@@ -36,6 +37,12 @@ class SimulatedBackend(DeviceBackend):
     @default("specification")
     def _default_specification(self) -> str:
         return os.environ.get(SPECIFICATION_VARIABLE, "")
+
+    runtime_directory = Unicode(help="Where the accounts are. The default is that of the ledger.").tag(config=True)
+
+    @default("runtime_directory")
+    def _default_runtime_directory(self) -> str:
+        return str(getattr(self.parent, "runtime_directory", "") or runtime_directory())
 
     def __init__(self, **kwargs: object) -> None:
         super().__init__(**kwargs)
@@ -69,7 +76,7 @@ class SimulatedBackend(DeviceBackend):
         """Memory and processes from the accounts; utilisation since the call before."""
         held: dict[str, list[DeviceProcess]] = {}
         busy: dict[str, float] = {}
-        runtime = runtime_directory()
+        runtime = Path(self.runtime_directory)
         for path in account_paths(runtime):
             try:
                 with Account.open(path) as account:

@@ -1,0 +1,104 @@
+"""The server extension: wires the parts into a Jupyter server."""
+
+from __future__ import annotations
+
+import inspect
+from typing import TYPE_CHECKING
+
+from jupyter_server.extension.application import ExtensionApp
+from traitlets import Bool, Type
+
+from .host import GPUHost
+from .kernelspecs import PROVISIONER, GPUKernelSpecManager
+from .server.handlers import handlers
+from .server.manager import GPUManager
+
+if TYPE_CHECKING:
+    from .devices.device import Inventory
+
+_INVENTORY_AGE_S = 30.0
+"""After so long the kernel picker's devices are looked up again, in the background."""
+
+
+class GPUExtension(ExtensionApp):
+    """Every kernel with its own GPU.
+
+    Loading it changes nothing on disk, blocks for no driver, and never keeps the server from starting.
+    """
+
+    name = "jupyter_gpu"
+    app_name = "Jupyter GPU"
+    description = "Launch every kernel with its own GPU and memory cap, and see who uses what."
+    extension_url = "/lab"
+    load_other_extensions = True
+    handlers = handlers
+
+    provision_all_kernels = Bool(
+        True,
+        help="""Start every kernel whose kernelspec names no provisioner of its own through the GPU provisioner. If
+        false, only kernelspecs that name `gpu-provisioner` are.""",
+    ).tag(config=True)
+
+    kernel_spec_variants = Bool(
+        True, help="Offer the GPU choices in the kernel picker, as variants of every kernelspec."
+    ).tag(config=True)
+
+    manager_class = Type(GPUManager, klass=GPUManager, help="What answers the REST API.").tag(config=True)
+
+    classes = [GPUHost, GPUKernelSpecManager, GPUManager]  # noqa: RUF012 - traitlets' way
+
+    def initialize_settings(self) -> None:
+        """Make the parts and hand them to the server."""
+        serverapp = self.serverapp
+        assert serverapp is not None
+        host = GPUHost.instance(parent=self)
+        manager = self.manager_class(serverapp, host=host, parent=self)
+        manager.provisioner_reason = self._route_kernels()
+        self.settings.update(gpu_manager=manager)
+        serverapp.web_app.settings["gpu_manager"] = manager
+        if self.kernel_spec_variants and manager.provisioner_reason is None:
+            self._wrap_kernel_specs(host)
+        # The driver may take seconds to start; nobody waits for it here.
+        serverapp.io_loop.add_callback(host.look_soon)
+
+    async def stop_extension(self) -> None:
+        """Let go of the driver and the ledger's file; the kernels have given back their leases by now."""
+        if GPUHost.initialized():
+            GPUHost.instance().close()
+
+    def _route_kernels(self) -> str | None:
+        """Make ours the provisioner of every kernelspec that names none. Returns why not, if not."""
+        from jupyter_client.provisioning.factory import KernelProvisionerFactory  # noqa: PLC0415
+
+        serverapp = self.serverapp
+        assert serverapp is not None
+        if not self.provision_all_kernels:
+            return "GPUExtension.provision_all_kernels is false; only kernelspecs that name gpu-provisioner use it"
+        if serverapp.gateway_config.gateway_enabled:
+            return "kernels run on a gateway, whose host has to provide their GPUs"
+        factory = KernelProvisionerFactory.instance(parent=serverapp.kernel_manager)
+        if factory.default_provisioner_name not in ("local-provisioner", PROVISIONER):
+            return f"{factory.default_provisioner_name} is configured as the default kernel provisioner"
+        if not factory._check_availability(PROVISIONER):  # noqa: SLF001 - there is no public way to ask
+            return "the entry point gpu-provisioner is not installed; install jupyter-gpu again with pip"
+        factory.default_provisioner_name = PROVISIONER
+        return None
+
+    def _wrap_kernel_specs(self, host: GPUHost) -> None:
+        """Put the variants into whatever kernelspec manager the server has, for everybody who asks it."""
+        serverapp = self.serverapp
+        assert serverapp is not None
+        wrapped = serverapp.kernel_spec_manager
+        assert wrapped is not None
+        if inspect.iscoroutinefunction(wrapped.get_all_specs):
+            self.log.warning("%s is asynchronous: GPU choices are not in the kernel picker.", type(wrapped).__name__)
+            return
+
+        def inventory() -> Inventory | None:
+            host.look_soon(older_than_s=_INVENTORY_AGE_S)
+            return host.inventory
+
+        manager = GPUKernelSpecManager(wrapped, inventory, parent=self)
+        serverapp.kernel_spec_manager = manager
+        serverapp.kernel_manager.kernel_spec_manager = manager
+        serverapp.web_app.settings["kernel_spec_manager"] = manager

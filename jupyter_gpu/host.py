@@ -1,0 +1,412 @@
+"""This host's GPUs and leases as one process sees them: the devices, the ledger and the accounts, wired together."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import threading
+import time
+from concurrent.futures import Future
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from traitlets import Bool, Enum, Float, Type, Unicode, default, validate
+from traitlets.config import SingletonConfigurable
+
+from .devices.device import DeviceBackend, Inventory
+from .devices.processes import ProcessKey, process_key
+from .devices.simulation import SPECIFICATION_VARIABLE
+from .kernels import KernelRegister
+from .leases.lease import Ask, Lease, LeaseState, Origin, Refusal
+from .leases.ledger import LeaseGone, Ledger, LedgerError
+from .leases.placement import DeviceState, check, resolve
+from .leases.request import GPURequest, RequestError, model_matches
+from .leases.survey import Survey, look
+from .limits.caps import AccountKeeper
+from .limits.environment import lease_variables
+from .paths import runtime_directory
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from traitlets import Bunch
+
+T = TypeVar("T")
+
+_POLL_S = 0.25
+"""How often a waiting request looks whether the ledger has changed."""
+_RETRY_S = 2.0
+"""How often it asks again all the same, since foreign processes come and go without a word."""
+
+
+class NotGranted(Exception):  # noqa: N818 - it names what happened
+    """A request that was not granted: refused, cancelled, or waited for too long. The message is for people."""
+
+
+class DriverSilent(Exception):  # noqa: N818 - it names what is the case
+    """The driver does not answer, and nothing was seen before. The message is for people."""
+
+
+class GPUHost(SingletonConfigurable):
+    """One per process. Everything named `…_now` blocks (driver, files) and belongs in a thread; coroutines do that."""
+
+    backend_class = Type(
+        klass=DeviceBackend,
+        help=f"""Where devices come from. The default is NVML, or simulated devices where {SPECIFICATION_VARIABLE} is
+        set in the environment.""",
+    ).tag(config=True)
+
+    runtime_directory = Unicode(
+        help="""The directory of the lease ledger and the memory accounts, which all Jupyter servers of a user on this
+        host share. It must be on a file system local to the host. The default is `$JUPYTER_GPU_RUNTIME_DIR`, else
+        `$XDG_RUNTIME_DIR/jupyter-gpu`, else `/tmp/jupyter-gpu-<uid>`.""",
+    ).tag(config=True)
+
+    default_request = Unicode(
+        "auto", help="The request of a kernel for which nothing was asked, such as `auto`, `cpu` or `auto:25%`."
+    ).tag(config=True)
+
+    explicit_policy = Enum(
+        ("wait", "fail", "cpu"),
+        "wait",
+        help="""What to do when a request that somebody made cannot be granted now: `wait` for it, `fail` to start, or
+        start on the `cpu` with a notice.""",
+    ).tag(config=True)
+
+    default_policy = Enum(
+        ("wait", "fail", "cpu"), "cpu", help="What to do when the default request cannot be granted now."
+    ).tag(config=True)
+
+    wait_limit_s = Float(
+        0.0, min=0.0, help="How long a request may wait, in seconds, before the start fails; 0 is without a limit."
+    ).tag(config=True)
+
+    devices_by_index = Bool(
+        False,
+        help="""Name devices in CUDA_VISIBLE_DEVICES by index rather than by full UUID, for programs that do not know
+        UUIDs. CUDA_DEVICE_ORDER=PCI_BUS_ID goes with it.""",
+    ).tag(config=True)
+
+    survey_timeout_s = Float(
+        5.0,
+        min=0.1,
+        help="""How long a launch waits for the driver to tell what is on the devices, in seconds, before it goes by
+        what it told last.""",
+    ).tag(config=True)
+
+    @default("backend_class")
+    def _default_backend_class(self) -> type[DeviceBackend]:
+        if os.environ.get(SPECIFICATION_VARIABLE):
+            from .devices.simulated import SimulatedBackend  # noqa: PLC0415 - only one of the two is needed
+
+            return SimulatedBackend
+        from .devices.nvml import NVMLBackend  # noqa: PLC0415
+
+        return NVMLBackend
+
+    @default("runtime_directory")
+    def _default_runtime_directory(self) -> str:
+        return str(runtime_directory())
+
+    @validate("default_request")
+    def _valid_default_request(self, proposal: Bunch) -> str:
+        return str(GPURequest.parse(proposal["value"]))
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        directory = Path(self.runtime_directory)
+        self.backend: DeviceBackend = self.backend_class(parent=self)
+        self.accounts = AccountKeeper(directory, log=self.log)
+        self.ledger = Ledger(directory, on_change=self._ledger_changed, accounted=self.accounts.accounted)
+        self.kernels = KernelRegister()
+        self.socket_path: Path | None = None
+        """Where kernels reach this process's server, if it has one."""
+        self.last_survey: Survey | None = None
+        """What was seen last; good for lists, not for decisions."""
+        self._last_look = 0.0
+        self._changes = 0
+        self._survey_lock = threading.RLock()
+        self._looking: Future[Survey] | None = None
+        me = process_key()
+        assert me is not None
+        self.process: ProcessKey = me
+
+    @property
+    def inventory(self) -> Inventory | None:
+        """The devices as they were seen last; `None` before the first look. Never blocks."""
+        return self.last_survey.inventory if self.last_survey else None
+
+    @property
+    def simulated(self) -> bool:
+        """Whether the devices are simulated."""
+        return self.backend.simulated
+
+    def close(self) -> None:
+        """Let go of the driver and the ledger's file."""
+        self.backend.close()
+        self.ledger.close()
+
+    def look_soon(self, older_than_s: float = 0.0) -> None:
+        """Have the devices looked at in the background, unless that was done in the last `older_than_s` seconds."""
+        if self.last_survey is None or time.monotonic() - self._last_look >= older_than_s:
+            self._begin_look()
+
+    def look_now(self) -> Survey:
+        """What is on the devices now."""
+        survey = look(self.backend)
+        self.last_survey, self._last_look = survey, time.monotonic()
+        self.accounts.know(survey.inventory.devices)
+        return survey
+
+    def leases_now(self) -> list[Lease]:
+        """All leases of this user on this host, and all requests that wait."""
+        return self.ledger.leases()
+
+    def states_now(self, survey: Survey | None = None) -> list[DeviceState]:
+        """What is reserved, foreign and in use on every device."""
+        return self.ledger.states(survey or self.look_now())
+
+    def check_now(self, request: GPURequest) -> None:
+        """Nothing, if the request can ever be granted here.
+
+        Raises:
+            RequestError: it cannot.
+        """
+        check(request, self.look_now().inventory.devices)
+
+    def ask_now(self, ask: Ask, survey: Survey | None = None) -> Lease | Refusal:
+        """One try: granted, waiting, or (where the asker does not want to wait) refused.
+
+        Raises:
+            RequestError: it can never be granted.
+            LedgerError: the ledger cannot be used.
+        """
+        try:
+            return self.ledger.ask(ask, survey or self.look_now())
+        except RequestError:
+            self.ledger.cancel(ask.id)
+            raise
+
+    def wait_now(self, ask: Ask, stop: Callable[[], bool] = lambda: False) -> Lease:
+        """The lease, once it is granted; for programs without an event loop.
+
+        Raises:
+            NotGranted: it was refused, cancelled or waited for too long, or `stop` said so.
+            RequestError: it can never be granted.
+            LedgerError: the ledger cannot be used.
+        """
+        waiting = _Waiting(self, ask)
+        while True:
+            lease = waiting.step()
+            if lease is not None:
+                return lease
+            if stop():
+                self.ledger.cancel(ask.id)
+                raise NotGranted("the request was given up")
+            time.sleep(_POLL_S)
+
+    def variables_for(self, lease: Lease | None) -> dict[str, str]:
+        """The environment variables that show a process tree the devices of its lease, and no others."""
+        inventory = self.inventory
+        return lease_variables(
+            lease,
+            inventory.devices if inventory else (),
+            account=self.accounts.path(lease.id) if lease else None,
+            socket=self.socket_path,
+            by_index=self.devices_by_index,
+        )
+
+    async def survey(self, younger_than_s: float = 0.0) -> Survey:
+        """What is on the devices now, or, where the driver does not answer in time, what was seen last.
+
+        Args:
+            younger_than_s: what was seen so many seconds ago or less will do.
+
+        Raises:
+            DriverSilent: the driver does not answer and nothing was seen before.
+        """
+        if self.last_survey is not None and time.monotonic() - self._last_look < younger_than_s:
+            return self.last_survey
+        try:
+            return await asyncio.wait_for(asyncio.wrap_future(self._begin_look()), self.survey_timeout_s)
+        except asyncio.TimeoutError:
+            if self.last_survey is None:
+                raise DriverSilent(
+                    f"the GPU driver has not answered for {self.survey_timeout_s:g} s; `nvidia-smi` may say why"
+                ) from None
+            self.log.warning("The GPU driver does not answer; going by what it said last.")
+            return self.last_survey
+
+    async def acquire(self, ask: Ask, on_waiting: Callable[[Lease], None] = lambda _: None) -> Lease:
+        """The lease, once it is granted. Cancelling the coroutine takes the request out of the queue.
+
+        Args:
+            ask: what is asked for.
+            on_waiting: called when it has to wait.
+
+        Raises:
+            NotGranted: it was refused, cancelled or waited for too long.
+            RequestError: it can never be granted.
+            LedgerError: the ledger cannot be used.
+        """
+        waiting = _Waiting(self, ask)
+        try:
+            # A kernel that needs no device need not wait for a driver either.
+            survey = Survey(Inventory()) if GPURequest.parse(ask.request).is_cpu else await self.survey()
+            lease = await in_thread(waiting.step, survey)
+            if lease is None:
+                assert waiting.lease is not None
+                on_waiting(waiting.lease)
+            while lease is None:
+                await asyncio.sleep(_POLL_S)
+                lease = await in_thread(waiting.step)
+        except BaseException:
+            with contextlib.suppress(Exception):
+                await asyncio.shield(in_thread(self.ledger.release, ask.id))
+            raise
+        return lease
+
+    async def started(self, lease_id: str, process: ProcessKey) -> None:
+        """Note the process that uses a lease."""
+        await in_thread(self.ledger.start, lease_id, process)
+
+    async def release(self, lease_id: str) -> None:
+        """End a lease. An unusable ledger is logged: whoever reads it next drops the lease once its process is gone."""
+        try:
+            await in_thread(self.ledger.release, lease_id)
+        except LedgerError as error:
+            self.log.warning("A lease could not be ended: %s", error)
+
+    async def change(self, lease_id: str, request: GPURequest) -> Lease | Refusal:
+        """Give a lease other memory on the devices that it has.
+
+        Raises:
+            RequestError, LeaseGone, LedgerError: it cannot be had; nothing was changed.
+        """
+        survey = await self.survey()
+        return await in_thread(self.ledger.change, lease_id, request, survey)
+
+    async def stays_on_devices(self, lease: Lease, request: GPURequest) -> bool:
+        """Whether the request is for the devices that the lease has, so that only memory would change.
+
+        Raises:
+            RequestError: it names a device that is not there.
+        """
+        inventory = self.inventory or (await self.survey()).inventory
+        if not lease.holds or request.device_count != len(lease.holds):
+            return False
+        if request.listed:
+            named = [resolve(choice.device, inventory.devices).uuid for choice in request.listed]
+            return named == [hold.uuid for hold in lease.holds]
+        if request.model is None:
+            return True
+        by_uuid = inventory.by_uuid()
+        return all(
+            hold.uuid in by_uuid and model_matches(request.model, by_uuid[hold.uuid].name) for hold in lease.holds
+        )
+
+    def caps_of(self, leases: list[Lease]) -> dict[tuple[str, str], int | None]:
+        """The cap of each lease on each device, by lease id and UUID."""
+        held = [lease for lease in leases if lease.state is LeaseState.HELD]
+        return {(lease.id, hold.uuid): self.accounts.cap(lease, hold, held) for lease in held for hold in lease.holds}
+
+    def policy_for(self, origin: Origin) -> str:
+        """What to do when a request from there cannot be granted now."""
+        return str(self.default_policy if origin is Origin.DEFAULT else self.explicit_policy)
+
+    @property
+    def changes(self) -> int:
+        """How often this process has changed the ledger."""
+        return self._changes
+
+    def _begin_look(self) -> Future[Survey]:
+        """A look that is under way, or a new one. There is never more than one: a driver may hang for good.
+
+        Its thread is a daemon, which keeps no process from ending.
+        """
+        with self._survey_lock:
+            if self._looking is None or self._looking.done():
+                looking: Future[Survey] = Future()
+                thread = threading.Thread(target=_complete, args=(looking, self.look_now), daemon=True, name="gpu-look")
+                try:
+                    thread.start()
+                except RuntimeError:  # the interpreter shuts down
+                    _complete(looking, self.look_now)
+                self._looking = looking
+            # Each waiter gets a future of its own: cancelling one that timed out must not cancel the look.
+            mine: Future[Survey] = Future()
+            self._looking.add_done_callback(lambda done: _copy(done, mine))
+            return mine
+
+    def _ledger_changed(self, leases: Any) -> None:
+        self._changes += 1
+        self.accounts.apply(leases)
+
+
+class _Waiting:
+    """A request on its way to a lease: asked when something may have changed, and now and then in any case."""
+
+    def __init__(self, host: GPUHost, ask: Ask) -> None:
+        self._host = host
+        self._ask = ask
+        self._seen: tuple[int, int] | None = None
+        self._asked = 0.0
+        self._began = time.monotonic()
+        self.lease: Lease | None = None
+
+    def step(self, survey: Survey | None = None) -> Lease | None:
+        """The lease if it is granted, `None` while it waits."""
+        host, ask = self._host, self._ask
+        now = time.monotonic()
+        if self.lease is not None:
+            seen = (host.ledger.store.revision(), host.changes)
+            if seen == self._seen and now - self._asked < _RETRY_S:
+                return None
+            try:
+                host.ledger.confirm_waiting(ask.id)
+            except LeaseGone:
+                raise NotGranted(f"The request {ask.request} for {ask.owner.label} was cancelled.") from None
+        answer = host.ask_now(ask, survey)
+        self._asked = now
+        self._seen = (host.ledger.store.revision(), host.changes)
+        if isinstance(answer, Refusal):
+            raise NotGranted(f"{ask.owner.label} {answer.message}.")
+        self.lease = answer
+        if answer.state is LeaseState.HELD:
+            return answer
+        limit = host.wait_limit_s
+        if limit and now - self._began > limit:
+            host.ledger.cancel(ask.id)
+            raise NotGranted(f"{ask.owner.label} {answer.message}; it has waited for {limit:g} s, which is the limit.")
+        return None
+
+
+def _complete(future: Future[T], function: Callable[[], T]) -> None:
+    try:
+        future.set_result(function())
+    except BaseException as error:  # noqa: BLE001 - it is raised where the result is awaited
+        future.set_exception(error)
+
+
+def _copy(done: Future[T], copy: Future[T]) -> None:
+    if not copy.set_running_or_notify_cancel():
+        return
+    error = done.exception()
+    if error is None:
+        copy.set_result(done.result())
+    else:
+        copy.set_exception(error)
+
+
+async def in_thread(function: Callable[..., T], *args: Any) -> T:
+    """The result of a blocking function, run in a thread where there can still be threads.
+
+    When the interpreter shuts down, no more threads can be started, but kernels are still being cleaned up.
+    """
+    try:
+        return await asyncio.to_thread(function, *args)
+    except RuntimeError as error:
+        if "shutdown" not in str(error):
+            raise
+        return function(*args)

@@ -1,0 +1,157 @@
+"""The REST API under `<base_url>/gpu/api`. All logic is in the manager."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from jupyter_server.auth.decorator import authorized
+from jupyter_server.base.handlers import APIHandler
+from jupyter_server.extension.handler import ExtensionHandlerMixin
+from tornado import web
+
+from .manager import BadRequest, Conflict, GPUManager, NotFound, Unavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
+AUTH_RESOURCE = "gpu"
+_LARGEST_BODY = 64 * 1024
+_STATUS = {BadRequest: 400, NotFound: 404, Conflict: 409, Unavailable: 503}
+_KERNEL_ID = r"(?P<kernel_id>\w+-\w+-\w+-\w+-\w+)"
+_ENTRY_ID = r"(?P<entry_id>[\w-]{1,64})"
+
+
+class GPUHandler(ExtensionHandlerMixin, APIHandler):
+    """What all handlers share: the manager, and errors as one sentence of JSON."""
+
+    auth_resource = AUTH_RESOURCE
+
+    @property
+    def manager(self) -> GPUManager:
+        """The server's one manager."""
+        manager: GPUManager = self.settings["gpu_manager"]
+        return manager
+
+    async def answer(self, model: Awaitable[Any]) -> None:
+        """Finish with the model as JSON, or with the error that it raises."""
+        try:
+            content = await model
+        except (BadRequest, NotFound, Conflict, Unavailable) as error:
+            self.refuse(_STATUS[type(error)], str(error))
+        self.finish(json.dumps(content))
+
+    def refuse(self, status: int, message: str) -> NoReturn:
+        """End the request with an HTTP status and one sentence."""
+        sentence = message[:1].upper() + message[1:]
+        # The sentence is an argument, so that a % in it is no place for another.
+        raise web.HTTPError(status, "%s", sentence if sentence.endswith((".", "?")) else f"{sentence}.")
+
+    def write_error(self, status_code: int, **kwargs: Any) -> None:  # noqa: ARG002 - tornado's signature
+        """Errors are `{"message": sentence}`, ours and tornado's alike."""
+        error = kwargs.get("exc_info", (None, None, None))[1]
+        message = "The server failed to answer; its log says why."
+        if isinstance(error, web.HTTPError):
+            text = error.log_message or error.reason or self._reason
+            message = text % error.args if error.args else text
+        self.set_header("Content-Type", "application/json")
+        self.finish(json.dumps({"message": message}))
+
+
+class StatusHandler(GPUHandler):
+    """Whether everything is in place."""
+
+    @web.authenticated
+    @authorized
+    async def get(self) -> None:
+        """The status."""
+        await self.answer(self.manager.status())
+
+
+class DevicesHandler(GPUHandler):
+    """The devices."""
+
+    @web.authenticated
+    @authorized
+    async def get(self) -> None:
+        """All devices with who holds them."""
+        await self.answer(self.manager.devices())
+
+
+class KernelsHandler(GPUHandler):
+    """The kernels of this server."""
+
+    @web.authenticated
+    @authorized
+    async def get(self) -> None:
+        """All kernels with what they hold."""
+        await self.answer(self.manager.kernels())
+
+
+class KernelHandler(GPUHandler):
+    """One kernel of this server."""
+
+    @web.authenticated
+    @authorized
+    async def get(self, kernel_id: str) -> None:
+        """The kernel."""
+        await self.answer(self.manager.kernel(kernel_id))
+
+    @web.authenticated
+    @authorized
+    async def patch(self, kernel_id: str) -> None:
+        """Set another request for it."""
+        request, restart = self._change()
+        await self.answer(self.manager.change_kernel(kernel_id, request, restart=restart))
+
+    def _change(self) -> tuple[str, bool]:
+        expected = 'send a JSON object such as {"request": "1:8GiB", "restart": true}'
+        if len(self.request.body) > _LARGEST_BODY:
+            self.refuse(413, f"the body has more than {_LARGEST_BODY} bytes; {expected}")
+        try:
+            body = json.loads(self.request.body)
+        except (ValueError, RecursionError):
+            self.refuse(400, f"the body is not JSON; {expected}")
+        if not isinstance(body, dict) or not isinstance(body.get("request"), str):
+            self.refuse(400, f'the body has no text under "request"; {expected}')
+        if not isinstance(body.get("restart", False), bool):
+            self.refuse(400, f'"restart" is neither true nor false; {expected}')
+        unknown = sorted(set(body) - {"request", "restart"})
+        if unknown:
+            self.refuse(400, f"the body has the unknown name {unknown[0]!r}; {expected}")
+        return body["request"], body.get("restart", False)
+
+
+class QueueHandler(GPUHandler):
+    """The requests that wait."""
+
+    @web.authenticated
+    @authorized
+    async def get(self) -> None:
+        """All of them, in order of arrival."""
+        await self.answer(self.manager.queue())
+
+
+class QueueEntryHandler(GPUHandler):
+    """One request that waits."""
+
+    @web.authenticated
+    @authorized
+    async def delete(self, entry_id: str) -> None:
+        """Take it out of the queue."""
+        try:
+            await self.manager.cancel(entry_id)
+        except (NotFound, Unavailable) as error:
+            self.refuse(_STATUS[type(error)], str(error))
+        self.set_status(204)
+        self.finish()
+
+
+handlers = [
+    (r"/gpu/api/status", StatusHandler),
+    (r"/gpu/api/devices", DevicesHandler),
+    (r"/gpu/api/kernels", KernelsHandler),
+    (rf"/gpu/api/kernels/{_KERNEL_ID}", KernelHandler),
+    (r"/gpu/api/queue", QueueHandler),
+    (rf"/gpu/api/queue/{_ENTRY_ID}", QueueEntryHandler),
+]
