@@ -14,6 +14,8 @@ from .server.handlers import handlers
 from .server.manager import GPUManager
 
 if TYPE_CHECKING:
+    from jupyter_server.serverapp import ServerApp
+
     from .devices.device import Inventory
 
 _INVENTORY_AGE_S = 30.0
@@ -58,8 +60,10 @@ class GPUExtension(ExtensionApp):
         serverapp.web_app.settings["gpu_manager"] = manager
         if self.kernel_spec_variants and manager.provisioner_reason is None:
             self._wrap_kernel_specs(host)
-        # The driver may take seconds to start; nobody waits for it here.
-        serverapp.io_loop.add_callback(host.look_soon)
+
+    async def _start_jupyter_server_extension(self, serverapp: ServerApp) -> None:  # noqa: ARG002 - the server's hook
+        """Look at the devices once the server runs. The driver may take seconds to start; nobody waits for it."""
+        GPUHost.instance().look_soon()
 
     async def stop_extension(self) -> None:
         """Let go of the driver and the ledger's file; the kernels have given back their leases by now."""
