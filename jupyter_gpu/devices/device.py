@@ -66,6 +66,8 @@ class DeviceUsage:
     uuid: str
     memory_used_bytes: int | None = None
     memory_free_bytes: int | None = None
+    memory_reserved_bytes: int | None = None
+    """What the driver keeps for itself, in neither of the two above; nobody can ever have it."""
     utilization_percent: float | None = None
     memory_utilization_percent: float | None = None
     temperature_celsius: float | None = None
