@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 import uuid
 from typing import TYPE_CHECKING, Any
 
@@ -15,8 +14,16 @@ from ..host import DriverSilent, GPUHost, NotGranted, in_thread
 from ..leases.lease import Ask, Lease, Origin, Owner, Refusal
 from ..leases.ledger import LeaseGone, LedgerError
 from ..leases.request import GPURequest, RequestError
-from ..limits.account import Account, AccountDevice, AccountError
-from .models import JSON, Snapshot, devices_model, kernel_devices_model, kernel_state, problems_model, queue_model
+from .models import (
+    JSON,
+    Snapshot,
+    devices_model,
+    kernel_devices_model,
+    kernel_state,
+    problems_model,
+    queue_model,
+    take_snapshot,
+)
 
 if TYPE_CHECKING:
     from jupyter_server.serverapp import ServerApp
@@ -235,29 +242,9 @@ class GPUManager(LoggingConfigurable):
     async def _snapshot(self) -> Snapshot:
         survey = await self._survey()
         try:
-            return await in_thread(self._snapshot_now, survey)
+            return await in_thread(take_snapshot, self.host, survey)
         except LedgerError as error:
             raise Unavailable(str(error)) from error
-
-    def _snapshot_now(self, survey: Any) -> Snapshot:
-        leases = self.host.leases_now()
-        accounts: dict[str, dict[str, AccountDevice]] = {}
-        for lease in leases:
-            try:
-                with Account.open(self.host.accounts.path(lease.id)) as account:
-                    accounts[lease.id] = {device.uuid: device for device in account.read().devices}
-            except AccountError:
-                continue
-        return Snapshot.of(
-            time=time.time(),
-            survey=survey,
-            leases=leases,
-            states=self.host.states_now(survey),
-            caps=self.host.caps_of(leases),
-            accounts=accounts,
-            process=self.host.process,
-            exact=self.host.simulated,
-        )
 
     async def _ledger_problem(self) -> str | None:
         try:

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import os
+import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from ..leases.lease import Lease, LeaseState
 from ..leases.survey import Survey, Taken, taken
+from ..limits.account import Account, AccountDevice, AccountError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from ..devices.device import Device, Inventory
     from ..devices.processes import ProcessKey
+    from ..host import GPUHost
     from ..kernels import KernelRecord
     from ..leases.placement import DeviceState, LeaseHold
-    from ..limits.account import AccountDevice
 
 JSON = dict[str, Any]
 
@@ -68,6 +70,32 @@ class Snapshot:
     def is_mine(self, lease: Lease) -> bool:
         """Whether this server answers for the lease."""
         return lease.asker == self.process
+
+
+def take_snapshot(host: GPUHost, survey: Survey) -> Snapshot:
+    """What the ledger and the accounts say to go with a survey. Blocks on files.
+
+    Raises:
+        LedgerError: the ledger cannot be used.
+    """
+    leases = host.leases_now()
+    accounts: dict[str, dict[str, AccountDevice]] = {}
+    for lease in leases:
+        try:
+            with Account.open(host.accounts.path(lease.id)) as account:
+                accounts[lease.id] = {device.uuid: device for device in account.read().devices}
+        except AccountError:
+            continue
+    return Snapshot.of(
+        time=time.time(),
+        survey=survey,
+        leases=leases,
+        states=host.states_now(survey),
+        caps=host.caps_of(leases),
+        accounts=accounts,
+        process=host.process,
+        exact=host.simulated,
+    )
 
 
 def problems_model(inventory: Inventory | None) -> list[JSON]:
