@@ -188,23 +188,27 @@ class GPUHost(SingletonConfigurable):
             self.ledger.cancel(ask.id)
             raise
 
-    def wait_now(self, ask: Ask, stop: Callable[[], bool] = lambda: False) -> Lease:
+    def wait_now(self, ask: Ask, on_waiting: Callable[[Lease], None] = lambda _: None) -> Lease:
         """The lease, once it is granted; for programs without an event loop.
 
+        Args:
+            ask: what is asked for.
+            on_waiting: called when it has to wait.
+
         Raises:
-            NotGranted: it was refused, cancelled or waited for too long, or `stop` said so.
+            NotGranted: it was refused, cancelled or waited for too long.
             RequestError: it can never be granted.
             LedgerError: the ledger cannot be used.
         """
         waiting = _Waiting(self, ask)
-        while True:
-            lease = waiting.step()
-            if lease is not None:
-                return lease
-            if stop():
-                self.ledger.cancel(ask.id)
-                raise NotGranted("the request was given up")
+        lease = waiting.step()
+        if lease is None:
+            assert waiting.lease is not None
+            on_waiting(waiting.lease)
+        while lease is None:
             time.sleep(_POLL_S)
+            lease = waiting.step()
+        return lease
 
     def variables_for(self, lease: Lease | None) -> dict[str, str]:
         """The environment variables that show a process tree the devices of its lease, and no others."""
