@@ -268,6 +268,13 @@ class Account:
             self._words[at] = sum(self._held(slot)[number] for key, slot in self._slots() if is_alive(key))
         return before
 
+    def raise_peak(self, uuid: str, peak: int) -> None:
+        """Put a peak from before `reset_peak` back in its place, unless a higher one has come since, in bytes."""
+        at = self._record(self._number(uuid)) + _PEAK
+        with self._locked():
+            if self._words[at] < peak:
+                self._words[at] = peak
+
     def allocate(self, uuid: str, size: int) -> None:
         """Charge `size` bytes on a device to this process.
 
