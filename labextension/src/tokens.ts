@@ -1,7 +1,9 @@
+import { ISessionContext } from '@jupyterlab/apputils';
 import { Token } from '@lumino/coreutils';
 import { IDisposable } from '@lumino/disposable';
 import { ISignal } from '@lumino/signaling';
 
+import { ILaunched, Launch } from './launch';
 import {
   IChangedKernel,
   IDevices,
@@ -84,4 +86,21 @@ export interface IGPUModel {
 export const IGPUModel = new Token<IGPUModel>(
   'jupyter-gpu:IGPUModel',
   'What the server says about GPUs, who holds them and who waits for them.'
+);
+
+/** The kernel launches of this page: its notebooks and consoles. */
+export interface ILaunches {
+  /** Whether any kernel has been asked for and is not there yet. */
+  readonly pending: boolean;
+  readonly pendingChanged: ISignal<ILaunches, void>;
+  /** Emitted when a kernel came up because somebody started, changed or restarted it. */
+  readonly launched: ISignal<ILaunches, ILaunched>;
+  /** The launches of one session context. */
+  of(context: ISessionContext): Launch;
+}
+
+/** Provides the page's kernel launches. */
+export const ILaunches = new Token<ILaunches>(
+  'jupyter-gpu:ILaunches',
+  'The kernel launches of the notebooks and consoles in this page.'
 );

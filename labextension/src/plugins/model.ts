@@ -8,9 +8,12 @@ import { GPUAPI, messageOf } from '../api';
 import { GPUModel } from '../model';
 import { IGPUModel } from '../tokens';
 
+/** The plugin under whose name the settings are kept (`schema/plugin.json`). */
+export const SETTINGS_ID = 'jupyter-gpu:plugin';
+
 /** Provides the model, paced by the settings. */
 const plugin: JupyterFrontEndPlugin<IGPUModel> = {
-  id: 'jupyter-gpu:plugin',
+  id: SETTINGS_ID,
   description: 'Provides what the server says about GPUs.',
   autoStart: true,
   provides: IGPUModel,
@@ -23,7 +26,7 @@ const plugin: JupyterFrontEndPlugin<IGPUModel> = {
       new GPUAPI({ serverSettings: app.serviceManager.serverSettings })
     );
     settingRegistry
-      ?.load(plugin.id)
+      ?.load(SETTINGS_ID)
       .then(settings => {
         const pace = () =>
           model.setRefreshInterval(
