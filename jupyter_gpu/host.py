@@ -8,6 +8,7 @@ import os
 import threading
 import time
 from concurrent.futures import Future
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -17,6 +18,7 @@ from traitlets.config import SingletonConfigurable
 from .devices.device import DeviceBackend, Inventory
 from .devices.processes import ProcessKey, process_key
 from .devices.simulation import SPECIFICATION_VARIABLE
+from .devices.visible import visible_devices
 from .kernels import KernelRegister
 from .leases.lease import Ask, Lease, LeaseState, Origin, Refusal
 from .leases.ledger import LeaseGone, Ledger, LedgerError
@@ -88,6 +90,12 @@ class GPUHost(SingletonConfigurable):
         UUIDs. CUDA_DEVICE_ORDER=PCI_BUS_ID goes with it.""",
     ).tag(config=True)
 
+    heed_cuda_visible_devices = Bool(
+        True,
+        help="""Hand out only the devices that CUDA_VISIBLE_DEVICES names in the environment of the server, if it is set
+        there, as batch systems do.""",
+    ).tag(config=True)
+
     survey_timeout_s = Float(
         5.0,
         min=0.1,
@@ -116,7 +124,8 @@ class GPUHost(SingletonConfigurable):
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         directory = Path(self.runtime_directory)
-        self.backend: DeviceBackend = self.backend_class(parent=self)
+        backend_class: Callable[..., DeviceBackend] = self.backend_class
+        self.backend = backend_class(parent=self)
         self.accounts = AccountKeeper(directory, log=self.log)
         self.ledger = Ledger(directory, on_change=self._ledger_changed, accounted=self.accounts.accounted)
         self.kernels = KernelRegister()
@@ -154,7 +163,7 @@ class GPUHost(SingletonConfigurable):
 
     def look_now(self) -> Survey:
         """What is on the devices now."""
-        survey = look(self.backend)
+        survey = look(self.backend, self._visible)
         self.last_survey, self._last_look = survey, time.monotonic()
         self.accounts.know(survey.inventory.devices)
         return survey
@@ -342,6 +351,14 @@ class GPUHost(SingletonConfigurable):
             mine: Future[Survey] = Future()
             self._looking.add_done_callback(lambda done: _copy(done, mine))
             return mine
+
+    def _visible(self, inventory: Inventory) -> Inventory:
+        """The devices that this process was started with, where its environment names some."""
+        if not self.heed_cuda_visible_devices:
+            return inventory
+        order = os.environ.get("CUDA_DEVICE_ORDER")
+        visible = visible_devices(os.environ.get("CUDA_VISIBLE_DEVICES"), order, inventory.devices)
+        return replace(inventory, devices=visible.devices, problems=(*inventory.problems, *visible.notes))
 
     def _ledger_changed(self, leases: Any) -> None:
         self._changes += 1

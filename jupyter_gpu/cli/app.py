@@ -5,6 +5,7 @@ from __future__ import annotations
 from jupyter_core.application import JupyterApp
 
 from .. import __version__
+from .base import refuse_subcommand
 from .doctor import DoctorApp
 from .kernelspec import KernelSpecApp
 from .listing import ListApp, StatusApp
@@ -41,14 +42,8 @@ class GPUApp(JupyterApp):
             self.subapp.start()
             return
         if self.extra_args:
-            self.exit_with_sentence(
-                f"There is no subcommand {self.extra_args[0]!r}; there are {', '.join(self.subcommands)}."
-            )
+            refuse_subcommand(self)
         self.print_help()
-
-    def exit_with_sentence(self, sentence: str) -> None:
-        """End with status 2 and one sentence on standard error."""
-        raise SystemExit(f"jupyter gpu: {sentence}")
 
 
 main = launch_new_instance = GPUApp.launch_instance

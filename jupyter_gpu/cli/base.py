@@ -64,6 +64,15 @@ class GPUCommand(JupyterApp):
         raise SystemExit(status)
 
 
+def refuse_subcommand(app: JupyterApp) -> NoReturn:
+    """End with status 2 and a sentence that says which subcommands there are."""
+    print(
+        f"{app.name}: There is no subcommand {app.extra_args[0]!r}; there are {', '.join(app.subcommands)}.",
+        file=sys.stderr,
+    )
+    raise SystemExit(2)
+
+
 def plain(text: object) -> str:
     """Text for a terminal: without the control characters that a notebook's name may hold."""
     return _CONTROL.sub("?", str(text))

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 FRAMEWORKS = ("tensorflow", "torch", "jax", "cupy", "keras", "Theano", "aesara", "pytensor")
 _SHARED_FILE_SYSTEMS = ("nfs", "nfs4", "cifs", "lustre", "gpfs", "beegfs", "fuse.sshfs", "ceph", "afs")
 _INTERPRETER_TIMEOUT_S = 20.0
+_INSTALL_AGAIN = "Run pip install jupyter-gpu again."
 _ASK_FOR_VERSIONS = """
 import json, sys
 from importlib import metadata
@@ -92,9 +93,7 @@ class DoctorApp(GPUCommand):
             size = readable_amount(device.memory_bytes)
             usage = survey.usage.get(device.uuid)
             if usage is not None and usage.lost:
-                yield Finding(
-                    f"GPU {device.index}", "problem", f"{device.name} is lost", "Reset it, or restart the host."
-                )
+                yield Finding(f"GPU {device.index}", "problem", f"{device.name} is lost", "Reset it, or reboot.")
             else:
                 yield Finding(f"GPU {device.index}", "ok", f"{device.name}, {size}, {device.uuid} ({source})")
         if not inventory.devices and not inventory.problems:
@@ -132,9 +131,7 @@ class DoctorApp(GPUCommand):
 
         factory = KernelProvisionerFactory.instance(parent=self)
         if factory._check_availability("gpu-provisioner"):  # noqa: SLF001 - there is no public way to ask
-            yield Finding(
-                "Kernel provisioner", "ok", "gpu-provisioner is installed; servers use it for every kernelspec"
-            )
+            yield Finding("Kernel provisioner", "ok", "installed; servers use it for every kernelspec")
             if factory.default_provisioner_name != "gpu-provisioner":
                 yield Finding(
                     "Kernels without a server",
@@ -143,23 +140,22 @@ class DoctorApp(GPUCommand):
                     "Set JUPYTER_DEFAULT_PROVISIONER_NAME=gpu-provisioner, or run jupyter gpu kernelspec install.",
                 )
         else:
-            yield Finding("Kernel provisioner", "problem", "it is not installed", "Run pip install jupyter-gpu again.")
+            yield Finding("Kernel provisioner", "problem", "it is not installed", _INSTALL_AGAIN)
         yield self._server_extension()
         directories = [Path(directory) / "labextensions" / "jupyter-gpu" for directory in self.jupyter_path]
         found = next((path for path in directories if (path / "package.json").is_file()), None)
         if found is not None:
             yield Finding("JupyterLab extension", "ok", str(found))
         else:
-            yield Finding(
-                "JupyterLab extension", "problem", "it is not installed", "Run pip install jupyter-gpu again."
-            )
+            yield Finding("JupyterLab extension", "problem", "it is not installed", _INSTALL_AGAIN)
 
     def _server_extension(self) -> Finding:
         from jupyter_server.extension.config import ExtensionConfigManager  # noqa: PLC0415
 
         for directory in self.config_file_paths:
             manager = ExtensionConfigManager(read_config_path=[directory])
-            enabled = manager.get_jpserver_extensions().get("jupyter_gpu")
+            extensions = manager.get_jpserver_extensions()  # type: ignore[no-untyped-call]
+            enabled = extensions.get("jupyter_gpu")
             if enabled is not None:
                 if enabled:
                     return Finding("Server extension", "ok", f"enabled in {directory}")

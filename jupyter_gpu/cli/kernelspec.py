@@ -20,7 +20,7 @@ from traitlets import Bool, Integer, Unicode
 from .. import __version__
 from ..kernelspecs import METADATA_KEY, PROVISIONER, Choice, choices, takes_variants, variant
 from ..leases.request import GPURequest
-from .base import GPUCommand, table
+from .base import GPUCommand, refuse_subcommand, table
 
 if TYPE_CHECKING:
     from jupyter_client.kernelspec import KernelSpec
@@ -61,9 +61,7 @@ class InstallApp(_KernelSpecCommand):
     request = Unicode("", help="One request, for one variant.").tag(config=True)
     variant_name = Unicode("", help="The name of that one variant.").tag(config=True)
     sys_prefix = Bool(False, help="Install into this Python environment rather than for the user.").tag(config=True)
-    fold_above = Integer(4, help="Of a model with more GPUs than this, write one variant and not each.").tag(
-        config=True
-    )
+    fold_above = Integer(4, help="Of a model with more GPUs than this, write one variant.").tag(config=True)
 
     aliases = {  # noqa: RUF012 - traitlets' way
         **GPUCommand.aliases,
@@ -193,8 +191,5 @@ class KernelSpecApp(JupyterApp):
             self.subapp.start()
             return
         if self.extra_args:
-            there_are = ", ".join(self.subcommands)
-            raise SystemExit(
-                f"jupyter gpu kernelspec: There is no subcommand {self.extra_args[0]!r}; there are {there_are}."
-            )
+            refuse_subcommand(self)
         self.print_help()

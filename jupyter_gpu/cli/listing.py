@@ -62,7 +62,7 @@ class StatusApp(GPUCommand):
         survey = host.look_now()
         snapshot = take_snapshot(host, survey)
         by_uuid = survey.inventory.by_uuid()
-        leases = [
+        leases: list[JSON] = [
             {
                 "lease_id": lease.id,
                 "owner_kind": lease.owner.kind,
@@ -96,9 +96,7 @@ class StatusApp(GPUCommand):
             self.print_json(model)
             return
         kind = "simulated GPUs" if host.simulated else "GPUs"
-        print(
-            f"{model['device_count']} {kind}; the default request is {host.default_request}; ledger {model['ledger']}"
-        )
+        print(f"{model['device_count']} {kind}; the default request is {host.default_request}.")
         for problem in model["problems"]:
             print(f"{problem['message']} {problem['advice']}")
         if leases:

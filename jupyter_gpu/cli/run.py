@@ -23,6 +23,8 @@ from .base import GPUCommand
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from ..leases.lease import Lease
+
 _NOT_GRANTED = 75
 """EX_TEMPFAIL of sysexits(3): try again later."""
 _LONGEST_LABEL = 60
@@ -67,6 +69,9 @@ class RunApp(GPUCommand):
         elif self.extra_args:
             self.fail(f"{self.extra_args[0]!r} stands before the --; write jupyter gpu run --gpu REQUEST -- COMMAND", 2)
 
+    def _tell(self, waiting: Lease) -> None:
+        print(f"{self.name}: {waiting.message}", file=sys.stderr)
+
     def run(self) -> None:
         """Become the command."""
         if not self.command:
@@ -85,9 +90,7 @@ class RunApp(GPUCommand):
             wait=self.wait,
         )
         try:
-            lease = host.wait_now(
-                ask, on_waiting=lambda waiting: print(f"{self.name}: {waiting.message}", file=sys.stderr)
-            )
+            lease = host.wait_now(ask, self._tell)
         except NotGranted as error:
             self.fail(str(error), _NOT_GRANTED)
         except KeyboardInterrupt:

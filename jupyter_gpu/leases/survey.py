@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from ..devices.processes import ProcessKey, environment_value, process_key, process_stat
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping
+    from collections.abc import Callable, Collection, Iterable, Mapping
 
     from ..devices.device import DeviceBackend, DeviceUsage, Inventory
 
@@ -59,9 +59,9 @@ class Taken:
     by_lease: Mapping[str, int] = field(default_factory=dict)
 
 
-def look(backend: DeviceBackend) -> Survey:
-    """The devices now. Blocks for as long as the driver takes."""
-    inventory = backend.inventory()
+def look(backend: DeviceBackend, visible: Callable[[Inventory], Inventory] = lambda inventory: inventory) -> Survey:
+    """The devices now, of those that `visible` leaves. Blocks for as long as the driver takes."""
+    inventory = visible(backend.inventory())
     usage = backend.usage([device.uuid for device in inventory.leasable]) if inventory.devices else {}
     lineages: dict[int, tuple[ProcessKey, ...]] = {}
     processes = []
