@@ -105,4 +105,5 @@ class GPUExtension(ExtensionApp):
         manager = GPUKernelSpecManager(wrapped, inventory, parent=self)
         serverapp.kernel_spec_manager = manager
         serverapp.kernel_manager.kernel_spec_manager = manager
-        serverapp.web_app.settings["kernel_spec_manager"] = manager
+        # Not into the server's settings: these go there when `initialize_settings` has returned, over what is there.
+        self.settings["kernel_spec_manager"] = manager
