@@ -12,6 +12,7 @@ from .host import GPUHost
 from .kernelspecs import PROVISIONER, GPUKernelSpecManager
 from .server.handlers import handlers
 from .server.manager import GPUManager
+from .server.socket import KernelSocket
 
 if TYPE_CHECKING:
     from jupyter_server.serverapp import ServerApp
@@ -56,6 +57,7 @@ class GPUExtension(ExtensionApp):
         host = GPUHost.instance(parent=self)
         manager = self.manager_class(serverapp, host=host, parent=self)
         manager.provisioner_reason = self._route_kernels()
+        self._kernel_socket = KernelSocket(serverapp, manager=manager, parent=self)
         self.settings.update(gpu_manager=manager)
         serverapp.web_app.settings["gpu_manager"] = manager
         if self.kernel_spec_variants and manager.provisioner_reason is None:
@@ -64,9 +66,11 @@ class GPUExtension(ExtensionApp):
     async def _start_jupyter_server_extension(self, serverapp: ServerApp) -> None:  # noqa: ARG002 - the server's hook
         """Look at the devices once the server runs. The driver may take seconds to start; nobody waits for it."""
         GPUHost.instance().look_soon()
+        self._kernel_socket.start()
 
     async def stop_extension(self) -> None:
         """Let go of the driver and the ledger's file; the kernels have given back their leases by now."""
+        await self._kernel_socket.stop()
         if GPUHost.initialized():
             GPUHost.instance().close()
 

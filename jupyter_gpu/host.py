@@ -96,6 +96,12 @@ class GPUHost(SingletonConfigurable):
         there, as batch systems do.""",
     ).tag(config=True)
 
+    framework_shares = Unicode(
+        help="""What each framework in a kernel may take of the kernel's GPUs, such as `theano=cpu` or
+        `theano=25%,tensorflow=75%`: `cpu`, a share of the kernel's cap, or an amount. A framework that is not named
+        has what the others leave. A kernel's own JUPYTER_GPU_SHARES goes before it.""",
+    ).tag(config=True)
+
     survey_timeout_s = Float(
         5.0,
         min=0.1,

@@ -20,6 +20,7 @@ from traitlets import Unicode
 
 from .devices.processes import process_key
 from .host import GPUHost, NotGranted, in_thread
+from .kernel.injection import magic_variables
 from .kernels import KernelRecord
 from .leases.lease import Ask, Lease, LeaseState, Origin, Owner, Refusal
 from .leases.ledger import LeaseGone
@@ -94,7 +95,9 @@ class GPUProvisioner(LocalProvisioner):
         )
         for notice in environment.notices:
             self._note(record, notice)
-        return {**kwargs, "env": environment.variables}
+        variables = environment.variables
+        magic = magic_variables(self.kernel_spec.language, variables, self.host.framework_shares)
+        return {**kwargs, "env": {**variables, **magic}}
 
     async def launch_kernel(self, cmd: list[str], **kwargs: Any) -> KernelConnectionInfo:
         """Start the process. If that fails the lease ends, because nothing calls `cleanup` then."""
@@ -130,6 +133,10 @@ class GPUProvisioner(LocalProvisioner):
         if not restart:
             await self._end_lease()
             self.host.kernels.remove(self.kernel_id)
+
+    def moved_to(self, lease_id: str) -> None:
+        """Note that the running kernel has another lease in the place of the one it started with."""
+        self._lease_id = lease_id
 
     async def _lease(self, record: KernelRecord, environment: Mapping[str, str]) -> Lease:
         """The lease to start with: the one it has, if it is what is asked for now, or a new one."""

@@ -25,7 +25,7 @@ CHAINED_VARIABLE = "JUPYTER_GPU_PYTHONSTARTUP"
 SHARES_VARIABLE = "JUPYTER_GPU_SHARES"
 
 
-def kernel_environment(language: str, environment: Mapping[str, str], shares: str = "") -> dict[str, str]:
+def magic_variables(language: str, environment: Mapping[str, str], shares: str = "") -> dict[str, str]:
     """The variables to set in the environment that a kernel is started with, so that it has `%gpu`.
 
     Args:

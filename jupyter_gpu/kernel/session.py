@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from .frameworks.framework import Framework
-    from .lease import KernelDevice
+    from .lease import DeviceCap
 
 _MIB = 1 << 20
 _LEAST_HEADROOM, _MOST_HEADROOM = 256 * _MIB, 1024 * _MIB
@@ -108,7 +108,7 @@ class Session:
     def limit_for(self, name: str) -> Limit:
         """What the framework is to keep to now: what the user asked for, else its share, else the lease's cap."""
         wish = self.wishes.get(name, Wish())
-        devices = self.lease.devices()
+        devices = self.lease.caps()
         asked = self._asked(wish, devices)
         if asked or wish.fraction is not None:
             return Limit(asked, wish.fraction, wish.growth, wish.cpu, BY_YOU)
@@ -143,13 +143,13 @@ class Session:
 
         A fraction that a framework is given applies to this figure, not to the whole device.
         """
-        devices = self.lease.devices()
+        devices = self.lease.caps()
         if ordinal >= len(devices):
             return None
         device = devices[ordinal]
         if device.cap is not None and self.lease.is_interposed:
-            return device.cap if device.total is None else min(device.cap, device.total)
-        return device.total
+            return device.cap
+        return device.total or self.lease.named(device.uuid).memory_bytes
 
     # Whether CUDA is up.
 
@@ -183,7 +183,7 @@ class Session:
         return said
 
     @staticmethod
-    def _asked(wish: Wish, devices: Sequence[KernelDevice]) -> dict[int, int]:
+    def _asked(wish: Wish, devices: Sequence[DeviceCap]) -> dict[int, int]:
         named = dict(wish.devices)
         amounts = {}
         for device in devices:
@@ -196,7 +196,7 @@ class Session:
         return amounts
 
     @staticmethod
-    def _is_below_device(device: KernelDevice) -> bool:
+    def _is_below_device(device: DeviceCap) -> bool:
         return device.cap is not None and (device.total is None or device.cap < device.total)
 
 

@@ -1,0 +1,210 @@
+"""How kernels reach the server: the REST API over a Unix socket in the ledger's directory.
+
+The handlers and models are those of the REST API; only who calls is told in another way: by the uid and the pid at the
+other end of the socket, and by the lease that the kernel names. A kernel can see what any client sees, and change
+itself only, which it names `kernels/self`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import struct
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jupyter_server.auth.authorizer import AllowAllAuthorizer
+from jupyter_server.auth.decorator import authorized
+from jupyter_server.auth.identity import IdentityProvider, User
+from tornado import web
+from tornado.httpserver import HTTPServer
+from tornado.netutil import bind_unix_socket
+from traitlets import Instance
+from traitlets.config import LoggingConfigurable
+
+from ..devices.processes import ProcessKey, environment_value, is_alive, process_key, process_stat
+from ..host import in_thread
+from ..leases.survey import LEASE_VARIABLE
+from ..paths import UnsafeDirectory, private_directory
+from .handlers import DevicesHandler, KernelHandler, QueueHandler, StatusHandler
+from .in_place import change_in_place
+from .manager import GPUManager
+
+if TYPE_CHECKING:
+    from jupyter_server.serverapp import ServerApp
+
+    from ..kernels import KernelRecord
+
+LEASE_HEADER = "X-Jupyter-GPU-Lease"
+KERNEL_HEADER = "X-Jupyter-GPU-Kernel"
+_PREFIX, _SUFFIX = "server-", ".sock"
+_LONGEST_PATH = 107
+"""Bytes in `sun_path` less the NUL, unix(7)."""
+_LARGEST_BODY = 64 * 1024
+_DEEPEST_TREE = 64
+_PEER = struct.Struct("=iII")
+"""`struct ucred`: pid, uid, gid."""
+
+
+class PeerIdentity(IdentityProvider):  # type: ignore[misc]
+    """Knows the kernel at the other end of the socket, and nobody else."""
+
+    manager = Instance(GPUManager)
+
+    async def get_user(self, handler: web.RequestHandler) -> User | None:
+        """The kernel that calls; `None` for anybody else."""
+        pid, uid = _peer(handler)
+        if uid != os.getuid():
+            return None
+        records = list(self.manager.host.kernels)
+        lease_id = handler.request.headers.get(LEASE_HEADER, "")
+        kernel_id = handler.request.headers.get(KERNEL_HEADER, "")
+        record = next((each for each in records if each.lease_id and each.lease_id == lease_id), None) or next(
+            (each for each in records if each.kernel_id == kernel_id), None
+        )
+        if record is None or not await in_thread(_belongs, pid, record):
+            return None
+        return User(username=record.kernel_id, name=record.label)
+
+    def is_token_authenticated(self, handler: web.RequestHandler) -> bool:  # noqa: ARG002 - jupyter_server's signature
+        """Always: the socket is no place that a web page could make a browser call."""
+        return True
+
+
+class SelfHandler(KernelHandler):
+    """The kernel that calls."""
+
+    def log_exception(self, *_: Any) -> None:
+        """Nothing: the caller gets the sentence, and it is no fault of the server."""
+
+    @web.authenticated
+    @authorized
+    async def get(self, kernel_id: str = "self") -> None:
+        """The kernel."""
+        await super().get(self._own_id(kernel_id))
+
+    @web.authenticated
+    @authorized
+    async def patch(self, kernel_id: str = "self") -> None:
+        """Set another request for it, in place where it asks for that with `in_place`."""
+        own = self._own_id(kernel_id)
+        request, restart, in_place = self._asked()
+        if in_place and not restart:
+            await self.answer(change_in_place(self.manager, self.serverapp.kernel_manager, own, request))
+        else:
+            await self.answer(self.manager.change_kernel(own, request, restart=restart))
+
+    def _asked(self) -> tuple[str, bool, bool]:
+        body = self.get_json_body()
+        in_place = bool(body.pop("in_place", False)) if isinstance(body, dict) else False
+        if isinstance(body, dict):
+            # The rest is checked as it is for every client.
+            self.request.body = web.escape.json_encode(body).encode()
+        return (*self._change(), in_place)
+
+    def _own_id(self, kernel_id: str) -> str:
+        own = str(self.current_user.username)
+        if kernel_id not in ("self", own):
+            self.refuse(403, "a kernel can see and change only itself; ask for kernels/self")
+        return own
+
+
+class KernelSocket(LoggingConfigurable):  # type: ignore[misc]
+    """The socket of one server, from `start` to `stop`. Without it kernels run as well, and `%gpu` says what it lacks."""
+
+    manager = Instance(GPUManager)
+
+    def __init__(self, serverapp: ServerApp, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._serverapp = serverapp
+        self._server: HTTPServer | None = None
+        self.path: Path | None = None
+        """Where it listens; `None` while it does not."""
+
+    def start(self) -> None:
+        """Listen. A failure is logged."""
+        host = self.manager.host
+        me = process_key()
+        assert me is not None
+        try:
+            directory = private_directory(Path(host.runtime_directory))
+            _remove_dead(directory)
+            path = directory / f"{_PREFIX}{me.pid}-{me.start_time}{_SUFFIX}"
+            if len(os.fsencode(path)) > _LONGEST_PATH:
+                raise OSError(f"its path {path} is longer than the {_LONGEST_PATH} bytes that a Unix socket can have")
+            listening = bind_unix_socket(str(path), mode=0o600)
+        except (OSError, UnsafeDirectory) as error:
+            self.log.warning("Kernels cannot reach this server for %%gpu: %s", error)
+            return
+        self._server = HTTPServer(self._application(), max_body_size=_LARGEST_BODY)
+        self._server.add_socket(listening)
+        self.path = host.socket_path = path
+
+    async def stop(self) -> None:
+        """Listen no more."""
+        if self._server is None or self.path is None:
+            return
+        self._server.stop()
+        await self._server.close_all_connections()
+        with contextlib.suppress(OSError):
+            self.path.unlink()
+        self._server, self.path, self.manager.host.socket_path = None, None, None
+
+    def _application(self) -> web.Application:
+        settings = {
+            name: value
+            for name, value in self._serverapp.web_app.settings.items()
+            if not name.startswith("static_") and name != "default_handler_class"
+        }
+        identity = PeerIdentity(parent=self, manager=self.manager)
+        settings.update(
+            base_url="/",
+            gpu_manager=self.manager,
+            identity_provider=identity,
+            authorizer=AllowAllAuthorizer(parent=self, identity_provider=identity),
+            allow_unauthenticated_access=False,
+        )
+        name = {"name": "jupyter_gpu"}
+        return web.Application(
+            [
+                (r"/gpu/api/status", StatusHandler, name),
+                (r"/gpu/api/devices", DevicesHandler, name),
+                (r"/gpu/api/queue", QueueHandler, name),
+                (r"/gpu/api/kernels/(?P<kernel_id>[\w-]{1,64})", SelfHandler, name),
+            ],
+            **settings,
+        )
+
+
+def _peer(handler: web.RequestHandler) -> tuple[int, int]:
+    """The pid (0 where it is in a pid namespace that we cannot see) and the uid at the other end of the socket."""
+    connection = handler.request.connection
+    peer = connection.stream.socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size)
+    pid, uid, _ = _PEER.unpack(peer)
+    return pid, uid
+
+
+def _belongs(pid: int, record: KernelRecord) -> bool:
+    """Whether a process is the kernel's or one of those that it started."""
+    if pid == 0:
+        # A kernel in a container of its own: its pid means nothing here, and the lease that it knows must do.
+        return record.lease_id is not None
+    ancestor = pid
+    for _ in range(_DEEPEST_TREE):
+        if ancestor == record.pid:
+            return True
+        stat = process_stat(ancestor)
+        if stat is None or stat[0] <= 1:
+            break
+        ancestor = stat[0]
+    return record.lease_id is not None and environment_value(pid, LEASE_VARIABLE) == record.lease_id
+
+
+def _remove_dead(directory: Path) -> None:
+    """Remove the sockets of servers that ended without doing so."""
+    for path in directory.glob(f"{_PREFIX}*{_SUFFIX}"):
+        pid, _, start_time = path.name[len(_PREFIX) : -len(_SUFFIX)].partition("-")
+        if pid.isdigit() and start_time.isdigit() and not is_alive(ProcessKey(int(pid), int(start_time))):
+            with contextlib.suppress(OSError):
+                path.unlink()
