@@ -4,6 +4,7 @@ import { ServerConnection } from '@jupyterlab/services';
 import {
   IChangedKernel,
   IDevices,
+  IHistory,
   IKernel,
   IKernelChange,
   IKernels,
@@ -71,6 +72,10 @@ export class GPUAPI implements IGPUAPI {
 
   async cancelWaiting(id: string): Promise<void> {
     await this._send('DELETE', `queue/${encodeURIComponent(id)}`);
+  }
+
+  history(since: number): Promise<IHistory> {
+    return this._json('GET', `history?since=${since}`);
   }
 
   private async _json<T>(

@@ -1,6 +1,7 @@
 import { IDisposable } from '@lumino/disposable';
 
 import { Feed } from './feed';
+import { UsageHistory } from './history';
 import {
   IChangedKernel,
   IDevices,
@@ -41,12 +42,18 @@ export class GPUModel implements IGPUModel, IDisposable {
       request: () => _api.queue(),
       interval_ms: LIVE_INTERVAL_MS
     });
+    this.history = new UsageHistory({
+      request: since => _api.history(since),
+      devices: this.devices,
+      kernels: this.kernels
+    });
   }
 
   readonly status: Feed<IStatus>;
   readonly devices: Feed<IDevices>;
   readonly kernels: Feed<IKernels>;
   readonly queue: Feed<IQueue>;
+  readonly history: UsageHistory;
 
   get isDisposed(): boolean {
     return this.status.isDisposed;
@@ -78,6 +85,7 @@ export class GPUModel implements IGPUModel, IDisposable {
   }
 
   dispose(): void {
+    this.history.dispose();
     for (const feed of [this.status, this.devices, this.kernels, this.queue]) {
       feed.dispose();
     }

@@ -143,6 +143,8 @@ export interface IKernelDevice {
   readonly peak_kind: 'exact' | 'sampled' | null;
   readonly utilization_percent: number | null;
   readonly source: 'account' | 'nvml' | null;
+  /** Whether the device does not answer any more. */
+  readonly lost?: boolean;
   readonly reasons: Reasons;
 }
 
@@ -208,4 +210,25 @@ export interface IQueueEntry {
 export interface IQueue {
   readonly time: number;
   readonly entries: readonly IQueueEntry[];
+}
+
+/** What something used over time, in columns of the same length. */
+export interface ISeries {
+  readonly t: readonly number[];
+  /** Bytes in use. */
+  readonly memory: readonly (number | null)[];
+  /** Percent. */
+  readonly utilization: readonly (number | null)[];
+}
+
+/** Answer of `GET history?since=`: what was seen after that moment. */
+export interface IHistory {
+  readonly time: number;
+  readonly step_s: number;
+  /** By UUID. */
+  readonly devices: { readonly [uuid: string]: ISeries };
+  /** By kernel id, then by UUID. */
+  readonly kernels: {
+    readonly [kernelId: string]: { readonly [uuid: string]: ISeries };
+  };
 }

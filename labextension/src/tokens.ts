@@ -7,10 +7,12 @@ import { ILaunched, Launch } from './launch';
 import {
   IChangedKernel,
   IDevices,
+  IHistory,
   IKernel,
   IKernelChange,
   IKernels,
   IQueue,
+  ISeries,
   IStatus
 } from './rest';
 
@@ -21,6 +23,23 @@ export const TRANSLATION_DOMAIN = 'jupyter_gpu';
 export namespace CommandIDs {
   /** Cancel a waiting request; argument `id`, the queue entry's. */
   export const cancelWaiting = 'jupyter-gpu:cancel-waiting';
+  /** Show the panel. */
+  export const showPanel = 'jupyter-gpu:show-panel';
+  /**
+   * Choose a kernel's GPU and memory. As for the next four, argument `kernelId` names the kernel; without it, it is
+   * the current notebook's or console's.
+   */
+  export const changeGPU = 'jupyter-gpu:change';
+  /** Show the notebook or console of a kernel. */
+  export const showKernel = 'jupyter-gpu:show-kernel';
+  /** Interrupt a kernel. */
+  export const interrupt = 'jupyter-gpu:interrupt';
+  /** Restart a kernel, after asking. */
+  export const restart = 'jupyter-gpu:restart';
+  /** Shut a kernel down, after asking. */
+  export const shutDown = 'jupyter-gpu:shut-down';
+  /** Show what a GPU (argument `uuid`) or a kernel (argument `kernelId`) used over time. */
+  export const showDetails = 'jupyter-gpu:show-details';
 }
 
 /** The server's GPU API. Every method may throw a `GPUError`. */
@@ -32,6 +51,8 @@ export interface IGPUAPI {
   changeKernel(id: string, change: IKernelChange): Promise<IChangedKernel>;
   queue(): Promise<IQueue>;
   cancelWaiting(id: string): Promise<void>;
+  /** What was seen after a moment, in seconds since the epoch by the server's clock; 0 is everything. */
+  history(since: number): Promise<IHistory>;
 }
 
 /** How current a feed's value is. */
@@ -68,12 +89,25 @@ export interface IFeed<T> {
   refresh(): Promise<T>;
 }
 
+/** What devices and kernels have used over time, as far as it is known. */
+export interface IUsageHistory {
+  /** A device's; null where nothing is known. */
+  device(uuid: string): ISeries | null;
+  /** A kernel's on one device; null where nothing is known. */
+  kernel(id: string, uuid: string): ISeries | null;
+  /** Get from the server what is not here yet. What comes by the feeds from then on is added by itself. */
+  load(): Promise<void>;
+  /** Emitted after `load` brought something. */
+  readonly loaded: ISignal<IUsageHistory, void>;
+}
+
 /** What the server says about GPUs: one feed per resource, and the actions. No DOM. */
 export interface IGPUModel {
   readonly status: IFeed<IStatus>;
   readonly devices: IFeed<IDevices>;
   readonly kernels: IFeed<IKernels>;
   readonly queue: IFeed<IQueue>;
+  readonly history: IUsageHistory;
   /** One kernel, as it stands now. */
   kernel(id: string): Promise<IKernel>;
   /** Change a kernel's request; the feeds are asked again afterwards. */

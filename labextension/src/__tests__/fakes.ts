@@ -6,6 +6,7 @@ import {
   IChangedKernel,
   IDevice,
   IDevices,
+  IHistory,
   IKernel,
   IKernels,
   IQueue,
@@ -135,6 +136,7 @@ export class FakeAPI implements IGPUAPI {
   devicesAnswer: IDevices = devices([]);
   kernelsAnswer: IKernel[] = [];
   queueAnswer: IQueueEntry[] = [];
+  historyAnswer: IHistory = { time: 1, step_s: 1, devices: {}, kernels: {} };
   /** Thrown by every call while set. */
   failure: Error | null = null;
   readonly calls: string[] = [];
@@ -170,6 +172,10 @@ export class FakeAPI implements IGPUAPI {
 
   cancelWaiting(id: string): Promise<void> {
     return this._answer(`cancel ${id}`, undefined);
+  }
+
+  history(since: number): Promise<IHistory> {
+    return this._answer(`history ${since}`, this.historyAnswer);
   }
 
   private async _answer<T>(call: string, answer: T): Promise<T> {
