@@ -20,6 +20,7 @@ from .devices.processes import ProcessKey, process_key
 from .devices.simulation import SPECIFICATION_VARIABLE
 from .devices.visible import visible_devices
 from .kernels import KernelRegister
+from .leases.kinship import Kinship
 from .leases.lease import Ask, Lease, LeaseState, Origin, Refusal
 from .leases.ledger import LeaseGone, Ledger, LedgerError
 from .leases.placement import DeviceState, check, resolve
@@ -135,6 +136,7 @@ class GPUHost(SingletonConfigurable):
         self.accounts = AccountKeeper(directory, log=self.log)
         self.ledger = Ledger(directory, on_change=self._ledger_changed, accounted=self.accounts.accounted)
         self.kernels = KernelRegister()
+        self.kinship = Kinship()
         self.socket_path: Path | None = None
         """Where kernels reach this process's server, if it has one."""
         self.last_survey: Survey | None = None
@@ -161,6 +163,7 @@ class GPUHost(SingletonConfigurable):
         """Let go of the driver and the ledger's file."""
         self.backend.close()
         self.ledger.close()
+        self.kinship.close()
 
     def look_soon(self, older_than_s: float = 0.0) -> None:
         """Have the devices looked at in the background, unless that was done in the last `older_than_s` seconds."""
@@ -169,7 +172,7 @@ class GPUHost(SingletonConfigurable):
 
     def look_now(self) -> Survey:
         """What is on the devices now."""
-        survey = look(self.backend, self._visible)
+        survey = look(self.backend, self._visible, self.kinship)
         self.last_survey, self._last_look = survey, time.monotonic()
         self.accounts.know(survey.inventory.devices)
         return survey

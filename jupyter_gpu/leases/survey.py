@@ -8,15 +8,15 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from ..devices.processes import ProcessKey, environment_value, process_key, process_stat
+from .kinship import LEASE_VARIABLE, UNKNOWN, Kinship
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping
 
     from ..devices.device import DeviceBackend, DeviceUsage, Inventory
+    from ..devices.processes import ProcessKey
 
-LEASE_VARIABLE = "JUPYTER_GPU_LEASE"
-_DEEPEST_TREE = 64
+__all__ = ["LEASE_VARIABLE", "SeenProcess", "Survey", "Taken", "look", "taken"]
 
 
 @dataclass(frozen=True)
@@ -59,27 +59,38 @@ class Taken:
     by_lease: Mapping[str, int] = field(default_factory=dict)
 
 
-def look(backend: DeviceBackend, visible: Callable[[Inventory], Inventory] = lambda inventory: inventory) -> Survey:
-    """The devices now, of those that `visible` leaves. Blocks for as long as the driver takes."""
+def look(
+    backend: DeviceBackend,
+    visible: Callable[[Inventory], Inventory] = lambda inventory: inventory,
+    kinship: Kinship | None = None,
+) -> Survey:
+    """The devices now, of those that `visible` leaves. Blocks for as long as the driver takes.
+
+    Args:
+        backend: where the devices are.
+        visible: leaves the devices that are to be seen.
+        kinship: what is known of processes from earlier looks.
+    """
+    kinship = kinship or Kinship(most_pidfds=0)
     inventory = visible(backend.inventory())
     usage = backend.usage([device.uuid for device in inventory.leasable]) if inventory.devices else {}
-    lineages: dict[int, tuple[ProcessKey, ...]] = {}
-    processes = []
-    for uuid, of_device in usage.items():
-        for process in of_device.processes or ():
-            if process.pid not in lineages:
-                lineages[process.pid] = lineage(process.pid)
-            lease_id = process.lease_id or _lease_in_environment(process.pid, lineages[process.pid])
-            processes.append(
-                SeenProcess(
-                    pid=process.pid,
-                    uuid=uuid,
-                    memory_bytes=process.memory_bytes,
-                    utilization_percent=process.utilization_percent,
-                    lineage=lineages[process.pid],
-                    lease_id=lease_id,
-                )
-            )
+    kinship.refresh()
+    descents = {process.pid: kinship.of(process.pid) for each in usage.values() for process in each.processes or ()}
+    if kinship.other_namespace and not backend.simulated and UNKNOWN in descents.values():
+        # The driver counts pids in another namespace, where a number that is known here may be another process.
+        descents = {pid: descent if kinship.uses_gpu(pid) else UNKNOWN for pid, descent in descents.items()}
+    processes = [
+        SeenProcess(
+            process.pid,
+            uuid,
+            process.memory_bytes,
+            process.utilization_percent,
+            (descent := descents[process.pid]).lineage,
+            process.lease_id or descent.lease_id,
+        )
+        for uuid, of_device in usage.items()
+        for process in of_device.processes or ()
+    ]
     return Survey(inventory, usage, tuple(processes))
 
 
@@ -123,26 +134,6 @@ def taken(
             foreign = max(foreign, usage.memory_used_bytes - own)
         result[uuid] = Taken(foreign, {lease: size for lease, size in by_lease.items() if size})
     return result
-
-
-def lineage(pid: int) -> tuple[ProcessKey, ...]:
-    """The process with this pid, its parent, its parent's parent and so on up to the first; empty if there is none."""
-    found: list[ProcessKey] = []
-    while pid > 1 and len(found) < _DEEPEST_TREE:
-        stat = process_stat(pid)
-        if stat is None:
-            break
-        found.append(ProcessKey(pid, stat[1]))
-        pid = stat[0]
-    return tuple(found)
-
-
-def _lease_in_environment(pid: int, ancestors: tuple[ProcessKey, ...]) -> str | None:
-    if not ancestors:
-        return None
-    lease_id = environment_value(pid, LEASE_VARIABLE)
-    # The pid may have gone to another process in between: what was read is then not this one's.
-    return lease_id if lease_id and process_key(pid) == ancestors[0] else None
 
 
 def _owner(process: SeenProcess, by_root: Mapping[ProcessKey, str], leases: Iterable[str]) -> str | None:
