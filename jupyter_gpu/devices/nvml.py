@@ -217,11 +217,13 @@ class NVMLBackend(DeviceBackend):
         return self._unknown(uuids)
 
     def _ready(self, uuids: Sequence[str] | None) -> NVMLEnumeration | None:
-        """The devices as last seen; looked at anew only if something asked for is not among them."""
+        """The devices as last seen; looked at anew only if something asked for is missing, or a GPU is lost."""
         if self._open() is None:
             return None
         known = self._enumeration
-        if known is None or self._stale or (uuids is not None and not known.devices.keys() >= set(uuids)):
+        if known is None or self._stale or known.any_lost:
+            return self._look()
+        if uuids is not None and not known.devices.keys() >= set(uuids):
             return self._look()
         return known
 

@@ -17,10 +17,11 @@ from jupyter_gpu.devices.nvml_errors import (
     HandleInvalidError,
     device_problem,
     failure,
+    missing_problem,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from jupyter_gpu.devices.nvml_library import NVMLLibrary
 
@@ -40,7 +41,9 @@ class NVMLEnumeration:
         self._nvml = library.nvml
         self.facts: dict[str, Device] = dict(former.facts) if former else {}
         """What never changes of each GPU, by UUID."""
-        self._former_gpus: dict[int, Device] = former.gpu_facts() if former else {}
+        self._former: tuple[Device, ...] = former.seen() if former else ()
+        self._missing: dict[str, Device] = dict(former._missing) if former else {}  # noqa: SLF001 - the same class
+        """GPUs that were there once, by UUID."""
         self._gpus: dict[int, NVMLDevice] = {}
         self._most_instances: dict[str, int] = {}
         """How many instances a GPU can have at most; 0 where it cannot be divided."""
@@ -79,8 +82,10 @@ class NVMLEnumeration:
                 self._keep_instances(gpu, devices)
             else:
                 devices.update((instance.device.uuid, instance) for instance in self._instances(gpu))
+        self._note_missing(devices, all_read=len(gpus) == count)
         self.devices, self._gpus = devices, gpus
-        problems = [device_problem(code, _named(who)) for code, who in sorted(troubles.items())]
+        problems = [missing_problem(device) for device in self._missing.values()]
+        problems += [device_problem(code, _named(who)) for code, who in sorted(troubles.items())]
         if count == 0:
             problems.append(NO_DEVICES)
         self.inventory = Inventory(
@@ -95,9 +100,9 @@ class NVMLEnumeration:
         """The MIG instances of a GPU."""
         return [known for known in self.devices.values() if known.device.parent_uuid == uuid]
 
-    def gpu_facts(self) -> dict[int, Device]:
-        """The GPUs by index, as they were seen last."""
-        return {index: gpu.device for index, gpu in self._gpus.items()} or self._former_gpus
+    def seen(self) -> tuple[Device, ...]:
+        """The devices as they were seen last, in this enumeration or the one before."""
+        return tuple(known.device for known in self.devices.values()) or self._former
 
     def _gpu(self, index: int, count: int) -> NVMLDevice:
         """The GPU of an index: the known one while its handle stays the same and its MIG mode too."""
@@ -120,14 +125,22 @@ class NVMLEnumeration:
             return NVMLDevice(self.library, handle, replace(known.device, mig_enabled=mig_enabled))
         return known
 
+    def _note_missing(self, devices: Mapping[str, NVMLDevice], *, all_read: bool) -> None:
+        for device in self.seen():
+            # While an index cannot be read, the GPU may be behind that.
+            if all_read and not device.is_mig and device.uuid not in devices:
+                self._missing[device.uuid] = device
+        for uuid in self._missing.keys() & devices.keys():
+            del self._missing[uuid]
+
     def _lost_gpu(self, index: int, count: int, code: int, error: Exception) -> NVMLDevice:
         known = self._gpus.get(index)
         if known is None:
-            former = self._former_gpus.get(index)
+            former = [device for device in self._former if not device.is_mig]
             # With another number of GPUs an index may mean another GPU than before.
-            if former is None or len(self._former_gpus) != count:
+            if len(former) != count or former[index].index != str(index):
                 raise error
-            known = NVMLDevice(self.library, None, former)
+            known = NVMLDevice(self.library, None, former[index])
         known.lost = code
         return known
 
@@ -169,7 +182,10 @@ class NVMLEnumeration:
         return bool(current)
 
     def _keep_instances(self, gpu: NVMLDevice, devices: dict[str, NVMLDevice]) -> None:
-        for instance in self.instances_of(gpu.device.uuid):
+        instances = self.instances_of(gpu.device.uuid) or [
+            NVMLDevice(self.library, None, device) for device in self._former if device.parent_uuid == gpu.device.uuid
+        ]
+        for instance in instances:
             instance.lost = gpu.lost
             devices[instance.device.uuid] = instance
 

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from jupyter_gpu.devices.device import Problem
+
+if TYPE_CHECKING:
+    from jupyter_gpu.devices.device import Device
 
 INVALID_ARGUMENT = 2
 NOT_SUPPORTED = 3
@@ -144,6 +149,15 @@ def device_problem(code: int, who: str) -> Problem:
         "device-failed",
         f"{who} cannot be read: {text(code)} (NVML error {code}).",
         "Run nvidia-smi and look for messages of the driver in the kernel's log (dmesg).",
+    )
+
+
+def missing_problem(device: Device) -> Problem:
+    """What is to be said of a GPU that the driver does not list any more."""
+    return Problem(
+        "device-lost",
+        f"{device.name} ({device.uuid}), which was GPU {device.index}, is not there any more.",
+        "If nobody removed it, look for Xid messages in the kernel's log (dmesg) and restart the machine.",
     )
 
 

@@ -138,7 +138,7 @@ class NVMLLibrary:
             raise self.Error(code)
         newest: dict[int, tuple[int, float]] = {}
         for pid, time_us, multiprocessors, *_ in entries:
-            if time_us > since_us and multiprocessors <= 100 and time_us > newest.get(pid, (0, 0.0))[0]:
+            if multiprocessors <= 100 and time_us > newest.get(pid, (0, 0.0))[0]:
                 newest[pid] = (time_us, float(multiprocessors))
         return {pid: percent for pid, (_, percent) in newest.items()}
 

@@ -161,7 +161,10 @@ class NVMLStandIn:
 
         One process can hold only one, so the series must be the same for all; the state file may be another each time.
         """
-        ctypes.CDLL(str(build(self.series)), mode=ctypes.RTLD_GLOBAL)
+        library = ctypes.CDLL(str(build(self.series)), mode=ctypes.RTLD_GLOBAL)
+        opened = ctypes.CDLL(SONAME)
+        if opened._handle != library._handle:
+            raise RuntimeError(f"This process has already loaded another {SONAME}, so it cannot use the stand-in.")
         os.environ[STATE_VARIABLE] = str(self.state_path)
 
     # What there is

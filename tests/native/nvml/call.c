@@ -19,6 +19,8 @@
 #define SLOT_OF(handle) ((size_t)((uintptr_t)(handle) & 0xFF))
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+/* The state as it was read last; reading it again in the middle of a call would pull the device from under it. */
+static const struct state *shown;
 static unsigned int references;
 static unsigned int generation;
 /* The initialisation during which a GPU was lost for good, by index. */
@@ -70,7 +72,7 @@ static bool is_lost(const struct state *state, size_t index) {
 /* Waits as long as the call is set to take and locks the state again. */
 static const struct state *enter(const char *function, nvmlDevice_t handle) {
     pthread_mutex_lock(&lock);
-    const struct state *state = current_state();
+    const struct state *state = shown = current_state();
     const struct device *device = handle == NULL ? NULL : find_device(state, handle);
     long latency_us = device == NULL ? -1 : latency_of(&device->behaviours, function);
     if (latency_us < 0)
@@ -130,7 +132,7 @@ nvmlReturn_t end_call_with(nvmlReturn_t result) {
 }
 
 const struct device *gpu_of(nvmlDevice_t handle) {
-    return SLOT_OF(handle) == 0 ? NULL : &current_state()->gpus[GPU_OF(handle) - 1];
+    return SLOT_OF(handle) == 0 ? NULL : &shown->gpus[GPU_OF(handle) - 1];
 }
 
 nvmlReturn_t open_gpu(const char *function, const struct state *state, size_t index, nvmlDevice_t *handle) {
@@ -161,12 +163,11 @@ nvmlReturn_t start_library(const char *function) {
     return result;
 }
 
+/* Letting go works without a driver too: its reference names no error for that. */
 nvmlReturn_t stop_library(void) {
-    const struct state *state;
-    nvmlReturn_t result = begin_call("nvmlShutdown", &state);
-    if (result == NVML_SUCCESS) {
+    const struct state *state = enter("nvmlShutdown", NULL);
+    nvmlReturn_t result = references == 0 ? NVML_ERROR_UNINITIALIZED : failure_of(&state->behaviours, "nvmlShutdown");
+    if (result == NVML_SUCCESS)
         references--;
-        end_call();
-    }
-    return result;
+    return end_call_with(result);
 }
