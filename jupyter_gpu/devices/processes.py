@@ -9,8 +9,8 @@ from __future__ import annotations
 import os
 from typing import NamedTuple
 
-_STAT_FIELDS_BEFORE_START = 19
-"""Between the state (field 3, the first after the command) and the start time (field 22)."""
+_THREADS_FIELD, _START_FIELD = 17, 19
+"""Places of the number of threads (field 20) and the start time (field 22), counted from the state (field 3)."""
 
 
 class ProcessKey(NamedTuple):
@@ -24,7 +24,8 @@ class ProcessKey(NamedTuple):
 def process_stat(pid: int) -> tuple[int, int] | None:
     """The parent's pid and the start time in clock ticks since boot; `None` where there is no such process.
 
-    A zombie has ended: it holds no memory, so it counts as gone.
+    A zombie has ended: it holds no memory, so it counts as gone. One whose other threads still run has not: it only
+    lost its first thread.
     """
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:  # noqa: PTH123 - the quickest way, this runs per process
@@ -33,9 +34,9 @@ def process_stat(pid: int) -> tuple[int, int] | None:
         return None
     # The command may hold anything, closing parentheses too: the fields begin after the last one.
     fields = text[text.rfind(b")") + 2 :].split()
-    if len(fields) <= _STAT_FIELDS_BEFORE_START or fields[0] in (b"Z", b"X"):
+    if len(fields) <= _START_FIELD or (fields[0] in (b"Z", b"X") and int(fields[_THREADS_FIELD]) < 2):
         return None
-    return int(fields[1]), int(fields[_STAT_FIELDS_BEFORE_START])
+    return int(fields[1]), int(fields[_START_FIELD])
 
 
 def process_key(pid: int | None = None) -> ProcessKey | None:

@@ -1,0 +1,269 @@
+"""The account's file: its numbers, how it is made, how it is known to be whole, and how it is read.
+
+Standard library only: it also runs inside kernels, on every Python from 3.7. The layout is told in `account.py`.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import struct
+import threading
+from typing import TYPE_CHECKING, NamedTuple
+
+from ..devices.processes import ProcessKey, boot_id, is_alive
+
+if TYPE_CHECKING:
+    import mmap
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+MAGIC = b"JGPUACCT"
+VERSION = 1
+HEADER_SIZE = 256
+DEVICE_SIZE = 256
+SLOT_HEAD_SIZE = 32
+WORD = 8
+NO_CAP = (1 << 64) - 1
+SLOT_COUNT = 512
+"""Slots in a new account: the processes of one lease that may hold device memory at once."""
+CAP, TOTAL, PEAK, REFUSALS, REFUSED_SIZE, REFUSED_USED, OVERHEAD, REFUSED_PID = range(8, 16)
+"""Places of a device record's numbers, in words from its beginning."""
+BUSY, BUSY_SINCE = 2, 3
+"""Places of a slot's numbers, in words from its beginning."""
+
+_HEADER = struct.Struct("=8sIIIIIIQ64s40s")
+_MOST_DEVICES = 64
+_LARGEST_FILE = 64 << 20
+
+
+class AccountError(Exception):
+    """An account file that cannot be used. The message says which and why."""
+
+
+class AccountDevice(NamedTuple):
+    """What an account says of one device, in bytes."""
+
+    uuid: str
+    cap: int | None
+    """`None` is no cap."""
+    total: int | None
+    """What the device has; `None` is unknown."""
+    used: int
+    """What the living processes hold together."""
+    peak: int
+    """The most they held at once since it was last reset."""
+    refusals: int
+    refused_size: int
+    """Bytes asked for by the last allocation that was refused, `refused_used` bytes being held by all."""
+    refused_used: int
+    overhead: int
+    """What the driver took for itself, as the server measured it."""
+    refused_pid: int
+
+
+class AccountReading(NamedTuple):
+    """What an account says at one moment."""
+
+    lease_id: str
+    devices: tuple[AccountDevice, ...]
+    processes: dict[ProcessKey, tuple[int, ...]]
+    """What each living process holds, in bytes, in the order of `devices`."""
+
+
+class AccountContent:
+    """What is in an account, whether mapped or copied: the words of the file and what they mean."""
+
+    def __init__(self, path: Path, content: mmap.mmap | bytes) -> None:
+        self.path = path
+        fields = _HEADER.unpack_from(content)
+        self.lease_id = _text(fields[8])
+        self._device_count, self._slot_count, slot_size = fields[3], fields[4], fields[6]
+        self._words = memoryview(content).cast("Q")
+        self._first_slot = (HEADER_SIZE + DEVICE_SIZE * self._device_count) // WORD
+        self._slot_words = slot_size // WORD
+        self.uuids = tuple(
+            _text(content[at : at + 64])
+            for at in range(HEADER_SIZE, HEADER_SIZE + DEVICE_SIZE * self._device_count, DEVICE_SIZE)
+        )
+
+    def read(self) -> AccountReading:
+        """Cap, use and peak of every device, and what each living process holds."""
+        processes: dict[ProcessKey, tuple[int, ...]] = {}
+        for key, slot in self._slots():
+            if is_alive(key):
+                held = self._held(slot)
+                before = processes.get(key, (0,) * self._device_count)
+                processes[key] = tuple(a + b for a, b in zip(before, held))  # noqa: B905 - Python 3.7 runs this
+        devices = []
+        for number, uuid in enumerate(self.uuids):
+            at = self._record(number)
+            word = self._words
+            devices.append(
+                AccountDevice(
+                    uuid=uuid,
+                    cap=None if word[at + CAP] == NO_CAP else word[at + CAP],
+                    total=word[at + TOTAL] or None,
+                    used=sum(held[number] for held in processes.values()),
+                    peak=word[at + PEAK],
+                    refusals=word[at + REFUSALS],
+                    refused_size=word[at + REFUSED_SIZE],
+                    refused_used=word[at + REFUSED_USED],
+                    overhead=word[at + OVERHEAD],
+                    refused_pid=word[at + REFUSED_PID],
+                )
+            )
+        return AccountReading(self.lease_id, tuple(devices), processes)
+
+    def caps(self) -> dict[str, int | None]:
+        """The cap on each device, in bytes by UUID; `None` is no cap."""
+        caps = (self._words[self._record(number) + CAP] for number in range(self._device_count))
+        return {uuid: None if cap == NO_CAP else cap for uuid, cap in zip(self.uuids, caps)}  # noqa: B905 - Python 3.7
+
+    def _number(self, uuid: str) -> int:
+        try:
+            return self.uuids.index(uuid)
+        except ValueError:
+            raise AccountError(f"the account has no device {uuid}; it has {', '.join(self.uuids) or 'none'}") from None
+
+    def _record(self, number: int) -> int:
+        return (HEADER_SIZE + DEVICE_SIZE * number) // WORD
+
+    def _slots(self) -> Iterator[tuple[ProcessKey, int]]:
+        # All pids at once, because most of the many slots are free.
+        end = self._first_slot + self._slot_count * self._slot_words
+        for number, pid in enumerate(self._words[self._first_slot : end : self._slot_words].tolist()):
+            if pid:
+                slot = self._first_slot + number * self._slot_words
+                yield ProcessKey(pid, self._words[slot + 1]), slot
+
+    def _held(self, slot: int) -> tuple[int, ...]:
+        at = slot + SLOT_HEAD_SIZE // WORD
+        return tuple(self._words[at : at + self._device_count])
+
+    def _claimed(self, slot: int, number: int) -> int:
+        at = slot + SLOT_HEAD_SIZE // WORD + number
+        return int(self._words[at] + self._words[at + self._device_count])
+
+
+def read_account(path: Path) -> AccountReading:
+    """What the account at `path` says now. Quicker than to map it, for whoever wants one look.
+
+    Raises:
+        AccountError: there is none, it is not ours, it is damaged, or it is of another version.
+    """
+    file = open_file(path)
+    try:
+        size = checked_size(path, file)
+        content = os.pread(file, size, 0)
+    except OSError as error:
+        raise AccountError(f"the account {path} cannot be read: {error.strerror}") from error
+    finally:
+        os.close(file)
+    if len(content) < size:
+        raise AccountError(f"the account {path} became shorter while it was read")
+    return AccountContent(path, content).read()
+
+
+def account_caps(path: Path) -> dict[str, int | None]:
+    """The caps in the account at `path`, in bytes by UUID; `None` is no cap.
+
+    Raises:
+        AccountError: there is none, it is not ours, it is damaged, or it is of another version.
+    """
+    file = open_file(path)
+    try:
+        size = checked_size(path, file)
+        content = os.pread(file, min(size, HEADER_SIZE + DEVICE_SIZE * _MOST_DEVICES), 0)
+    except OSError as error:
+        raise AccountError(f"the account {path} cannot be read: {error.strerror}") from error
+    finally:
+        os.close(file)
+    return AccountContent(path, content).caps()
+
+
+def open_file(path: Path) -> int:
+    """A descriptor of the file at `path`, whatever it is.
+
+    Raises:
+        AccountError: it cannot be opened.
+    """
+    try:
+        return os.open(str(path), os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY)
+    except OSError as error:
+        raise AccountError(f"the account {path} cannot be opened: {error.strerror}") from error
+
+
+def checked_size(path: Path, file: int) -> int:
+    """The bytes of the account behind an open descriptor, once it is known to be one of ours and whole.
+
+    Raises:
+        AccountError: it is not.
+    """
+    status = os.fstat(file)
+    if not stat.S_ISREG(status.st_mode) or status.st_uid != os.getuid():
+        raise AccountError(f"the account {path} is not a file of this user")
+    header = os.pread(file, _HEADER.size, 0)
+    if len(header) < _HEADER.size or header[:8] != MAGIC:
+        raise AccountError(f"{path} is not an account: it does not begin as one")
+    _, version, header_size, device_count, slot_count, device_size, slot_size, size, _, _ = _HEADER.unpack(header)
+    if version != VERSION:
+        raise AccountError(f"the account {path} has version {version}; this software reads version {VERSION}")
+    least = HEADER_SIZE + DEVICE_SIZE * device_count + slot_size * slot_count
+    if (
+        header_size != HEADER_SIZE
+        or device_size != DEVICE_SIZE
+        or device_count > _MOST_DEVICES
+        or slot_size % WORD
+        or slot_size < SLOT_HEAD_SIZE + 2 * WORD * device_count
+        or not least <= size <= _LARGEST_FILE
+        or size % WORD
+        or status.st_size < size
+    ):
+        raise AccountError(f"the account {path} is damaged: its header does not fit its {status.st_size} bytes")
+    return int(size)
+
+
+def write_account(
+    path: Path, lease_id: str, devices: Sequence[tuple[str, int | None, int | None]], slot_count: int = SLOT_COUNT
+) -> None:
+    """Write a new account for `devices`, each a UUID, its cap and its memory in bytes (`None`: none, unknown).
+
+    The file appears at once with all its content, readable and writable by this user only.
+
+    Raises:
+        AccountError: it cannot be written.
+    """
+    if len(devices) > _MOST_DEVICES:
+        raise AccountError(f"an account has at most {_MOST_DEVICES} devices, not {len(devices)}")
+    slot_size = -(-(SLOT_HEAD_SIZE + 2 * WORD * len(devices)) // 64) * 64
+    size = HEADER_SIZE + DEVICE_SIZE * len(devices) + slot_size * slot_count
+    header = _HEADER.pack(
+        MAGIC, VERSION, HEADER_SIZE, len(devices), slot_count, DEVICE_SIZE, slot_size, size,
+        lease_id.encode("ascii")[:63], boot_id().encode("ascii")[:39],
+    )  # fmt: skip
+    content = bytearray(HEADER_SIZE + DEVICE_SIZE * len(devices))
+    content[: len(header)] = header
+    for number, (uuid, cap, total) in enumerate(devices):
+        at = HEADER_SIZE + DEVICE_SIZE * number
+        content[at : at + 64] = uuid.encode("ascii")[:63].ljust(64, b"\0")
+        struct.pack_into("=QQ", content, at + CAP * WORD, NO_CAP if cap is None else cap, total or 0)
+    draft = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
+    try:
+        file = os.open(str(draft), os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        try:
+            os.write(file, bytes(content))
+            # Blocks are taken now: a mapped file that meets a full disk later would end the kernel with SIGBUS.
+            os.posix_fallocate(file, 0, size)
+            draft.rename(path)
+        except OSError:
+            draft.unlink()
+            raise
+        finally:
+            os.close(file)
+    except OSError as error:
+        raise AccountError(f"the account {path} cannot be written: {error.strerror}") from error
+
+
+def _text(field: bytes) -> str:
+    return field.split(b"\0")[0].decode("ascii", "replace")
