@@ -211,6 +211,8 @@ class NVMLBackend(DeviceBackend):
                 return self._sample(enumeration, uuids, final=attempt > 0 or self._clock() < self._invalid_until)
             except DriverGoneError as gone:
                 self._drop(gone)
+                if attempt > 0:
+                    self._retry_at = self._clock() + self.retry_interval_s
             except HandleInvalidError:
                 # Somebody else in this process restarted NVML, or a MIG instance is gone.
                 self._stale = True

@@ -143,7 +143,7 @@ def device_problem(code: int, who: str) -> Problem:
         return Problem(
             "device-reset-required",
             f"{who} {are} out of order until reset.",
-            "End the processes that use it and run nvidia-smi --gpu-reset, or restart the machine.",
+            "End all that use it, the Jupyter server included, and run nvidia-smi --gpu-reset, or restart the machine.",
         )
     return Problem(
         "device-failed",

@@ -210,6 +210,20 @@ def test_a_figure_that_fails_for_now_costs_only_itself_and_is_asked_again(
     assert backend.usage()[uuid] == complete
 
 
+def test_a_gpu_that_cannot_draw_still_has_the_processes_that_compute(
+    stand_in: NVMLStandIn, backend: NVMLBackend
+) -> None:
+    uuid = stand_in.add_gpu()
+    stand_in.add_process(uuid, 11)
+    stand_in.fail("nvmlDeviceGetGraphicsRunningProcesses_v3", NOT_SUPPORTED)
+    stand_in.log_calls()
+    for _ in range(2):
+        usage = backend.usage()[uuid]
+        assert [p.pid for p in usage.processes or ()] == [11]
+        assert usage.reasons == {}
+    assert stand_in.calls()["nvmlDeviceGetGraphicsRunningProcesses_v3", uuid] == 1
+
+
 def test_a_gpu_that_shares_the_hosts_memory_has_no_figure_and_says_why(
     stand_in: NVMLStandIn, backend: NVMLBackend
 ) -> None:

@@ -81,6 +81,18 @@ def test_a_driver_that_does_not_start_is_not_tried_with_every_question(
     assert stand_in.calls()["nvmlInitWithFlags", "-"] == 2
 
 
+def test_a_driver_that_starts_but_does_not_answer_is_not_started_with_every_question(
+    stand_in: NVMLStandIn, backend: NVMLBackend
+) -> None:
+    uuid = stand_in.add_gpu()
+    backend.usage()
+    stand_in.fail("nvmlDeviceGetMemoryInfo_v2", DRIVER_NOT_LOADED)
+    stand_in.log_calls()
+    for _ in range(5):
+        assert backend.usage([uuid])[uuid].memory_used_bytes is None
+    assert stand_in.calls()["nvmlInitWithFlags", "-"] <= 2
+
+
 def test_closing_lets_go_of_the_driver_and_the_next_question_takes_it_up_without_waiting(
     stand_in: NVMLStandIn, backend: NVMLBackend
 ) -> None:
@@ -140,7 +152,7 @@ def test_handles_that_somebody_elses_restart_made_invalid_are_replaced(
 
 
 def test_a_gpu_that_the_driver_disowns_does_not_hide_the_others_nor_cost_a_new_look_every_time(
-    stand_in: NVMLStandIn, backend: NVMLBackend
+    stand_in: NVMLStandIn, backend: NVMLBackend, clock: Clock
 ) -> None:
     bad, good = stand_in.add_gpu(), stand_in.add_gpu(utilization=5)
     backend.usage()
@@ -151,6 +163,10 @@ def test_a_gpu_that_the_driver_disowns_does_not_hide_the_others_nor_cost_a_new_l
         assert usage[good].utilization_percent == 5.0
         assert "does not answer" in usage[bad].reasons["memory_used_bytes"]
     assert stand_in.calls()["nvmlDeviceGetCount_v2", "-"] == 1
+    for _ in range(10):
+        clock.advance(backend.inventory_interval_s / 2)
+        backend.usage()
+    assert stand_in.calls()["nvmlDeviceGetCount_v2", "-"] >= 5
 
 
 @pytest.mark.parametrize("code", [GPU_IS_LOST, RESET_REQUIRED])
@@ -228,9 +244,12 @@ def test_what_happens_while_a_lost_gpu_is_waited_for_is_noticed_at_once(
     pynvml.nvmlShutdown()
     assert backend.usage()[second].utilization_percent == 7.0
     assert "GPU 0 (" in backend.inventory().problems[0].message
-    stand_in.lose(second, until_init=True)
+    stand_in.lose(second)
     assert backend.usage()[second].lost
     assert "GPUs 0 (" in backend.inventory().problems[0].message
+    stand_in.found(second)
+    assert not backend.usage()[second].lost
+    assert "GPU 0 (" in backend.inventory().problems[0].message
 
 
 def test_a_gpu_lost_before_the_first_look_is_reported_by_index_and_found_later(
@@ -273,8 +292,10 @@ def test_a_gpu_that_is_not_ones_own_is_not_listed_and_said_to_be_there(
     stand_in: NVMLStandIn, backend: NVMLBackend, clock: Clock
 ) -> None:
     uuids = [stand_in.add_gpu() for _ in range(4)]
+    assert len(backend.inventory().devices) == 4
     for uuid in uuids[1:]:
         stand_in.fail("nvmlDeviceGetHandleByIndex_v2", NO_PERMISSION, uuid)
+    clock.advance(backend.inventory_interval_s)
     inventory = backend.inventory()
     assert [device.uuid for device in inventory.devices] == uuids[:1]
     assert codes(inventory) == ["no-permission"]
