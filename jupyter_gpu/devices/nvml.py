@@ -285,6 +285,6 @@ class NVMLBackend(DeviceBackend):
 
     def _unknown(self, uuids: Sequence[str] | None) -> dict[str, DeviceUsage]:
         """The usage of devices that the driver had before, while it does not answer."""
-        known = self._enumeration.devices if self._enumeration is not None else {}
+        known = {device.uuid for device in self._enumeration.seen()} if self._enumeration is not None else set()
         sentence = " ".join(problem.message for problem in self._inventory.problems) or "The driver does not answer."
         return {uuid: unknown_usage(uuid, sentence) for uuid in uuids or () if uuid in known}
