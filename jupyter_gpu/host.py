@@ -31,7 +31,7 @@ from .limits.environment import lease_variables
 from .paths import runtime_directory
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from traitlets import Bunch
 
@@ -369,9 +369,9 @@ class GPUHost(SingletonConfigurable):
         visible = visible_devices(os.environ.get("CUDA_VISIBLE_DEVICES"), order, inventory.devices)
         return replace(inventory, devices=visible.devices, problems=(*inventory.problems, *visible.notes))
 
-    def _ledger_changed(self, leases: Any) -> None:
+    def _ledger_changed(self, leases: Sequence[Lease]) -> Callable[[], None]:
         self._changes += 1
-        self.accounts.apply(leases)
+        return self.accounts.apply(leases)
 
 
 class _Waiting:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import time
 from dataclasses import replace
+from functools import cache
 from typing import TYPE_CHECKING
 
 from ..devices.processes import ProcessKey, is_alive, processes_with
@@ -43,7 +44,7 @@ class Ledger:
         self,
         directory: Path,
         *,
-        on_change: Callable[[Sequence[Lease]], None] | None = None,
+        on_change: Callable[[Sequence[Lease]], Callable[[], None] | None] | None = None,
         accounted: Callable[[Sequence[Lease]], Mapping[str, Mapping[str, int]]] | None = None,
         orphan_grace_s: float = ORPHAN_GRACE_S,
     ) -> None:
@@ -51,7 +52,8 @@ class Ledger:
 
         Args:
             directory: the runtime directory.
-            on_change: called with all leases, inside the decision that changed them.
+            on_change: called with all leases, inside the decision that changed them. What it returns is called once
+                the decision has been made.
             accounted: the bytes in use on each device by each lease, from its account.
             orphan_grace_s: how long a lease outlives its process while its asker lives.
         """
@@ -66,7 +68,8 @@ class Ledger:
 
     def leases(self) -> list[Lease]:
         """All leases that are alive, and all requests that wait, in order of arrival."""
-        return [lease for lease, orphaned in self.store.rows() if self._lives(lease, orphaned)]
+        lives = cache(is_alive)
+        return [lease for lease, orphaned in self.store.rows() if self._lives(lease, orphaned, lives)]
 
     def ask(self, ask: Ask, survey: Survey) -> Lease | Refusal:
         """Grant the request, or put it in the queue, or (with `wait` false) refuse it.
@@ -76,18 +79,18 @@ class Ledger:
         Raises:
             RequestError: it can never be granted here.
         """
-        with self._decision():
-            leases = self._all()
+        request = GPURequest.parse(ask.request)
+        with self._decision() as leases:
             mine = next((lease for lease in leases if lease.id == ask.id), None)
             if mine is not None and mine.state is LeaseState.HELD:
                 return mine
-            states = self._states(leases, survey, apart_from={ask.id, ask.succeeds})
             before = [
                 lease
                 for lease in leases
                 if lease.state is LeaseState.WAITING and (mine is None or lease.ticket < mine.ticket)
             ]
-            placed = place(GPURequest.parse(ask.request), _after_waiting(states, before))
+            predecessor = next((lease for lease in leases if lease.id == ask.succeeds), None)
+            placed = self._place(request, leases, survey, before, predecessor)
             if isinstance(placed, Unplaced):
                 if not ask.wait:
                     return Refusal(placed.message)
@@ -131,12 +134,10 @@ class Ledger:
             LeaseGone: there is no such lease.
             RequestError: the request can never be granted, or is for another number of devices.
         """
-        with self._decision():
+        with self._decision() as leases:
             lease = self.store.one(lease_id)
-            leases = self._all()
             waiting = [other for other in leases if other.state is LeaseState.WAITING]
-            states = self._states(leases, survey, apart_from={lease_id})
-            placed = place(_on_same_devices(request, lease), _after_waiting(states, waiting))
+            placed = self._place(_on_same_devices(request, lease), leases, survey, waiting, lease)
             if isinstance(placed, Unplaced):
                 return Refusal(placed.message)
             self.store.grant(lease_id, placed)
@@ -163,36 +164,39 @@ class Ledger:
         return self._states(self.leases(), survey)
 
     @contextlib.contextmanager
-    def _decision(self) -> Iterator[None]:
-        """One transaction, alone on this host, that begins by dropping the dead."""
+    def _decision(self) -> Iterator[list[Lease]]:
+        """One transaction, alone on this host, that begins by dropping the dead. Gives the leases that remain."""
+        afterwards = None
         with self.store.transaction():
-            before = self.store.rows()
-            self._drop_dead(before)
-            yield
-            if self._on_change is not None:
+            writes = self.store.writes
+            rows = before = self.store.rows()
+            self._drop_dead(rows)
+            if self.store.writes != writes:
+                rows = self.store.rows()
+            yield [lease for lease, _ in rows]
+            if self._on_change is not None and self.store.writes != writes:
                 after = self.store.rows()
                 if after != before:
-                    self._on_change([lease for lease, _ in after])
-
-    def _all(self) -> list[Lease]:
-        """Every lease in the file: inside a decision, the dead are gone."""
-        return [lease for lease, _ in self.store.rows()]
+                    afterwards = self._on_change([lease for lease, _ in after])
+        if afterwards is not None:
+            afterwards()
 
     def _drop_dead(self, rows: Sequence[tuple[Lease, float | None]]) -> None:
+        lives = cache(is_alive)
         for lease, orphaned in rows:
-            if lease.process is not None and is_alive(lease.process):
+            if lease.process is not None and lives(lease.process):
                 if orphaned is not None:
                     self.store.set_orphaned(lease.id, None)
-            elif self._lives(lease, orphaned):
+            elif self._lives(lease, orphaned, lives):
                 if lease.process is not None and orphaned is None:
                     self.store.set_orphaned(lease.id, _now())
             elif not self._adopt(lease):
                 self.store.delete(lease.id)
 
-    def _lives(self, lease: Lease, orphaned: float | None) -> bool:
-        if lease.process is not None and is_alive(lease.process):
+    def _lives(self, lease: Lease, orphaned: float | None, lives: Callable[[ProcessKey], bool]) -> bool:
+        if lease.process is not None and lives(lease.process):
             return True
-        if not is_alive(lease.asker):
+        if not lives(lease.asker):
             return False
         return lease.process is None or orphaned is None or _now() - orphaned < self._orphan_grace_s
 
@@ -205,14 +209,33 @@ class Ledger:
             self.store.set_process(lease.id, heirs[0])
         return bool(heirs)
 
-    def _states(
-        self, leases: Sequence[Lease], survey: Survey, apart_from: set[str | None] | None = None
-    ) -> list[DeviceState]:
-        """The devices with what `leases`, apart from some, hold of them, and with what foreign processes hold."""
+    def _place(
+        self,
+        request: GPURequest,
+        leases: Sequence[Lease],
+        survey: Survey,
+        waiting: Sequence[Lease],
+        predecessor: Lease | None,
+    ) -> tuple[LeaseHold, ...] | Unplaced:
+        """The holds for a request that comes after those that wait, in place of its predecessor's.
+
+        What the predecessor holds is there for its successor only, and whoever waits for that is passed: the
+        predecessor ends once its successor has begun, so they would wait for each other.
+        """
+        if request.is_cpu:
+            return ()
+        queue = _Queue(self._states(leases, survey), waiting)
+        if predecessor is None:
+            return place(request, queue.left)
+        states = self._states(leases, survey, apart_from=predecessor)
+        return place(request, queue.left_of(states, passing={hold.uuid for hold in predecessor.holds}))
+
+    def _states(self, leases: Sequence[Lease], survey: Survey, apart_from: Lease | None = None) -> list[DeviceState]:
+        """The devices with what leases, apart from one, hold of them, and with what foreign processes hold."""
         held = [lease for lease in leases if lease.state is LeaseState.HELD]
         roots = {lease.id: (lease.process,) if lease.process else () for lease in held}
         in_use = taken(survey, roots, self._accounted(held) if self._accounted else {})
-        counted = [lease for lease in held if lease.id not in (apart_from or ())]
+        counted = [lease for lease in held if lease != apart_from]
         return [
             _state(
                 DeviceState(
@@ -228,6 +251,53 @@ class Ledger:
         ]
 
 
+class _Queue:
+    """What is left of the devices for whoever comes after those that wait."""
+
+    def __init__(self, states: Sequence[DeviceState], waiting: Sequence[Lease]) -> None:
+        self.left = list(states)
+        self._granted: list[LeaseHold] = []
+        """To those that can be served now, and will take their place in a moment."""
+        self._awaited: list[tuple[frozenset[str], frozenset[Hold]]] = []
+        """The devices, and the kinds of hold on them, that each of the others waits for."""
+        for lease in waiting:
+            self._add(GPURequest.parse(lease.request))
+
+    def left_of(self, states: Sequence[DeviceState], passing: set[str]) -> list[DeviceState]:
+        """What would be left if the devices were as in `states`, for one who passes those that wait for `passing`."""
+        awaited = [each for each in self._awaited if not each[0] & passing]
+        return _left(states, self._granted, awaited)
+
+    def _add(self, request: GPURequest) -> None:
+        try:
+            placed = place(request, self.left)
+        except RequestError:
+            return  # it waits for a device that has gone meanwhile, and so for nothing
+        if isinstance(placed, Unplaced):
+            kinds = frozenset(choice.memory.hold for choice in request.listed) or frozenset({request.memory.hold})
+            self._awaited.append((frozenset(placed.candidates), kinds))
+            self.left = _left(self.left, (), self._awaited[-1:])
+        else:
+            self._granted += placed
+            self.left = _left(self.left, placed, ())
+
+
+def _left(
+    states: Sequence[DeviceState],
+    granted: Sequence[LeaseHold],
+    awaited: Sequence[tuple[frozenset[str], frozenset[Hold]]],
+) -> list[DeviceState]:
+    result = []
+    for state in states:
+        uuid = state.device.uuid
+        for hold in granted:
+            if hold.uuid == uuid:
+                state = state.with_hold(hold)  # noqa: PLW2901 - it is the same device
+        kinds = state.awaited.union(*(kinds for uuids, kinds in awaited if uuid in uuids))
+        result.append(replace(state, awaited=kinds))
+    return result
+
+
 def _state(state: DeviceState, on_device: Sequence[tuple[Lease, LeaseHold]], use: Taken) -> DeviceState:
     return replace(
         state,
@@ -240,28 +310,6 @@ def _state(state: DeviceState, on_device: Sequence[tuple[Lease, LeaseHold]], use
         whole=any(hold.hold is Hold.WHOLE for _, hold in on_device),
         holders=tuple(lease.owner.label for lease, _ in on_device),
     )
-
-
-def _after_waiting(states: Sequence[DeviceState], waiting: Sequence[Lease]) -> list[DeviceState]:
-    """The states as they look to whoever comes after those that wait."""
-    result = list(states)
-    for lease in waiting:
-        request = GPURequest.parse(lease.request)
-        try:
-            placed = place(request, result)
-        except RequestError:
-            continue  # it waits for a device that has gone meanwhile, and so for nothing
-        if isinstance(placed, Unplaced):
-            wanted = {choice.memory.hold for choice in request.listed} or {request.memory.hold}
-            result = [
-                replace(state, awaited=state.awaited | wanted) if state.device.uuid in placed.candidates else state
-                for state in result
-            ]
-        else:
-            # It can be served now and will take its place in a moment.
-            for hold in placed:
-                result = [state.with_hold(hold) if state.device.uuid == hold.uuid else state for state in result]
-    return result
 
 
 def _on_same_devices(request: GPURequest, lease: Lease) -> GPURequest:

@@ -12,6 +12,7 @@ import os
 import sqlite3
 import threading
 import time
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from ..devices.processes import ProcessKey, boot_id
@@ -26,6 +27,11 @@ if TYPE_CHECKING:
 
 SCHEMA_VERSION = 1
 _BUSY_TIMEOUT_S = 10.0
+_TURN_TIMEOUT_S = 10.0
+_MOST_REPLACEMENTS = 10
+
+_inherited: list[sqlite3.Connection] = []
+"""Connections that came along with a fork. They are the parent's: to close one here could disturb it."""
 
 _SCHEMA = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -58,10 +64,13 @@ CREATE TABLE holds (
     PRIMARY KEY (lease_id, place)
 ) WITHOUT ROWID;
 """
-_COLUMNS = (
-    "id, ticket, state, request, origin, owner_kind, label, kernel_id, path, asker_pid, asker_start, pid, start, "
-    "created, granted, succeeds, message, orphaned"
-)
+_SELECT = """
+SELECT id, ticket, state, request, origin, owner_kind, label, kernel_id, path, asker_pid, asker_start, pid, start,
+    created, granted, succeeds, message, orphaned, uuid, hold, bytes
+FROM leases LEFT JOIN holds ON lease_id = id
+"""
+_FIRST_OF_HOLD = 18
+_TICKET = 1
 
 
 class LedgerError(Exception):
@@ -83,11 +92,15 @@ class LedgerStore:
         self._connection: sqlite3.Connection | None = None
         self._opened: tuple[int, int, int] | None = None
         self._turn: int | None = None
+        self._deciding = False
+        self._read: dict[tuple[Any, ...], tuple[Lease, float | None]] = {}
 
     def close(self) -> None:
         """Close the file. The next call opens it again."""
         with self._lock:
-            if self._connection is not None:
+            if self._connection is not None and self._opened is not None and self._opened[0] != os.getpid():
+                _inherited.append(self._connection)
+            elif self._connection is not None:
                 with contextlib.suppress(sqlite3.Error):
                     self._connection.close()
             if self._turn is not None:
@@ -102,19 +115,17 @@ class LedgerStore:
             LedgerError: the file cannot be used.
         """
         with self._lock, self._errors():
-            connection = self._open()
-            assert self._turn is not None
-            fcntl.flock(self._turn, fcntl.LOCK_EX)
+            connection = self._begin()
+            self._deciding = True
             try:
-                connection.execute("BEGIN IMMEDIATE")
-                try:
-                    yield
-                except BaseException:
-                    if connection.in_transaction:
-                        connection.execute("ROLLBACK")
-                    raise
+                yield
                 connection.execute("COMMIT")
+            except BaseException:
+                with contextlib.suppress(sqlite3.Error):
+                    connection.execute("ROLLBACK")
+                raise
             finally:
+                self._deciding = False
                 if self._turn is not None:
                     fcntl.flock(self._turn, fcntl.LOCK_UN)
 
@@ -123,19 +134,19 @@ class LedgerStore:
         with self._lock, self._errors():
             return int(self._open().execute("PRAGMA data_version").fetchone()[0])
 
+    @property
+    def writes(self) -> int:
+        """A number that changes when this process has written."""
+        return 0 if self._connection is None else self._connection.total_changes
+
     def rows(self) -> list[tuple[Lease, float | None]]:
         """Every lease in the file in order of arrival, and since when its process is gone (seconds since boot)."""
         with self._lock, self._errors():
-            connection = self._open()
-            holds: dict[str, list[LeaseHold]] = {}
-            for lease_id, uuid, hold, size in connection.execute(
-                "SELECT lease_id, uuid, hold, bytes FROM holds ORDER BY lease_id, place"
-            ):
-                holds.setdefault(lease_id, []).append(LeaseHold(uuid, Hold(hold), size))
-            return [
-                (_lease(row, tuple(holds.get(row[0], ()))), row[-1])
-                for row in connection.execute(f"SELECT {_COLUMNS} FROM leases ORDER BY ticket")  # noqa: S608 - constant
-            ]
+            found = self._open().execute(_SELECT + "ORDER BY ticket, place").fetchall()
+            # Most rows are those of the last reading: what they mean is not worked out again.
+            grouped = [tuple(rows) for _, rows in groupby(found, lambda row: row[_TICKET])]
+            self._read = {rows: self._read.get(rows) or _entry(rows) for rows in grouped}
+            return list(self._read.values())
 
     def one(self, lease_id: str) -> Lease:
         """The lease with this id.
@@ -143,10 +154,11 @@ class LedgerStore:
         Raises:
             LeaseGone: there is none.
         """
-        found = next((lease for lease, _ in self.rows() if lease.id == lease_id), None)
-        if found is None:
+        with self._lock, self._errors():
+            rows = self._open().execute(_SELECT + "WHERE id = ? ORDER BY place", (lease_id,)).fetchall()
+        if not rows:
             raise LeaseGone("the lease is in the ledger no more: it was cancelled, or its process ended")
-        return found
+        return _entry(tuple(rows))[0]
 
     def insert(self, ask: Ask, state: LeaseState) -> None:
         """Add a lease without holds."""
@@ -200,7 +212,8 @@ class LedgerStore:
         self._write("UPDATE leases SET label = ?, path = ? WHERE id = ?", owner.label, owner.path, lease_id)
 
     def _write(self, statement: str, *values: Any) -> int:
-        return self._open().execute(statement, values).rowcount
+        with self._lock, self._errors():
+            return self._open().execute(statement, values).rowcount
 
     @contextlib.contextmanager
     def _errors(self) -> Iterator[None]:
@@ -208,25 +221,41 @@ class LedgerStore:
             yield
         except UnsafeDirectory as error:
             raise LedgerError(str(error)) from error
+        except LedgerError:
+            if not self._deciding:
+                self.close()
+            raise
         except (sqlite3.Error, OSError) as error:
-            self.close()
+            if not self._deciding:
+                self.close()
             raise LedgerError(
                 f"the ledger {self.path} cannot be used ({error}); free space or repair permissions there, or, with no "
                 "Jupyter server running, remove the file"
             ) from error
 
+    def _begin(self) -> sqlite3.Connection:
+        """The connection, in a transaction that nobody else is in."""
+        for _ in range(_MOST_REPLACEMENTS):
+            connection = self._open()
+            assert self._turn is not None
+            _take_turn(self._turn)
+            if self._opened == self._identity():
+                connection.execute("BEGIN IMMEDIATE")
+                return connection
+            # The file was replaced while this process waited for its turn.
+            fcntl.flock(self._turn, fcntl.LOCK_UN)
+        raise LedgerError(f"the ledger {self.path} is replaced again and again; find out by whom")
+
     def _open(self) -> sqlite3.Connection:
         """The connection, opened anew when the file has been replaced or this is a forked child."""
-        if self._connection is not None and self._opened == self._identity():
+        if self._connection is not None and (self._deciding or self._opened == self._identity()):
             return self._connection
-        if self._opened is not None and self._opened[0] != os.getpid():
-            self._connection = None  # the parent's: closing it here would drop the parent's locks
         self.close()
         private_directory(self.directory)
         lock = str(self.directory / "ledger.lock")
         turn = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:
-            fcntl.flock(turn, fcntl.LOCK_EX)
+            _take_turn(turn)
             connection = self._connect()
             fcntl.flock(turn, fcntl.LOCK_UN)
         except BaseException:
@@ -282,12 +311,46 @@ class LedgerStore:
         connection.execute("COMMIT")
 
 
-def _lease(row: Sequence[Any], holds: tuple[LeaseHold, ...]) -> Lease:
+def _take_turn(turn: int) -> None:
+    """Lock the file behind a descriptor, once all who hold it have let go.
+
+    Raises:
+        LedgerError: somebody has held it for so long that they must have stopped in the middle of a decision.
+    """
+    with contextlib.suppress(BlockingIOError):
+        fcntl.flock(turn, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return
+    failures: list[OSError] = []
+
+    def wait() -> None:
+        try:
+            fcntl.flock(turn, fcntl.LOCK_EX)
+        except OSError as error:
+            failures.append(error)
+
+    waiting = threading.Thread(target=wait, daemon=True, name="gpu-ledger-turn")
+    try:
+        waiting.start()
+        waiting.join(_TURN_TIMEOUT_S)
+    except RuntimeError:  # the interpreter shuts down and starts no more threads
+        wait()
+    if waiting.is_alive():
+        raise LedgerError(
+            f"another process has been in the ledger for {_TURN_TIMEOUT_S:g} s; a server or command of jupyter_gpu "
+            "that was stopped (Ctrl+Z, a debugger) may have to be continued or ended"
+        )
+    if failures:
+        raise failures[0]
+
+
+def _entry(rows: tuple[Sequence[Any], ...]) -> tuple[Lease, float | None]:
+    """The lease that joined rows describe, one row for each of its holds, and since when its process is gone."""
     (
         lease_id, ticket, state, request, origin, kind, label, kernel_id, path, asker_pid, asker_start, pid, start,
-        created, granted, succeeds, message, _,
-    ) = row  # fmt: skip
-    return Lease(
+        created, granted, succeeds, message, orphaned,
+    ) = rows[0][:_FIRST_OF_HOLD]  # fmt: skip
+    holds = tuple(LeaseHold(row[-3], Hold(row[-2]), row[-1]) for row in rows if row[-3] is not None)
+    lease = Lease(
         id=lease_id,
         ticket=ticket,
         state=LeaseState(state),
@@ -302,3 +365,4 @@ def _lease(row: Sequence[Any], holds: tuple[LeaseHold, ...]) -> Lease:
         succeeds=succeeds,
         message=message,
     )
+    return lease, orphaned

@@ -9,6 +9,7 @@ import os
 import stat
 import struct
 import threading
+from itertools import compress
 from typing import TYPE_CHECKING, NamedTuple
 
 from ..devices.processes import ProcessKey, boot_id, is_alive
@@ -115,10 +116,14 @@ class AccountContent:
             )
         return AccountReading(self.lease_id, tuple(devices), processes)
 
-    def caps(self) -> dict[str, int | None]:
-        """The cap on each device, in bytes by UUID; `None` is no cap."""
-        caps = (self._words[self._record(number) + CAP] for number in range(self._device_count))
-        return {uuid: None if cap == NO_CAP else cap for uuid, cap in zip(self.uuids, caps)}  # noqa: B905 - Python 3.7
+    def limits(self) -> dict[str, tuple[int | None, int | None]]:
+        """By UUID, the cap on each device (`None` is no cap) and its memory (`None` is unknown), in bytes."""
+        found = {}
+        for number, uuid in enumerate(self.uuids):
+            at = self._record(number)
+            cap = self._words[at + CAP]
+            found[uuid] = (None if cap == NO_CAP else cap, self._words[at + TOTAL] or None)
+        return found
 
     def _number(self, uuid: str) -> int:
         try:
@@ -132,10 +137,9 @@ class AccountContent:
     def _slots(self) -> Iterator[tuple[ProcessKey, int]]:
         # All pids at once, because most of the many slots are free.
         end = self._first_slot + self._slot_count * self._slot_words
-        for number, pid in enumerate(self._words[self._first_slot : end : self._slot_words].tolist()):
-            if pid:
-                slot = self._first_slot + number * self._slot_words
-                yield ProcessKey(pid, self._words[slot + 1]), slot
+        pids = self._words[self._first_slot : end : self._slot_words].tolist()
+        for slot in compress(range(self._first_slot, end, self._slot_words), pids):
+            yield ProcessKey(self._words[slot], self._words[slot + 1]), slot
 
     def _held(self, slot: int) -> tuple[int, ...]:
         at = slot + SLOT_HEAD_SIZE // WORD
@@ -165,8 +169,8 @@ def read_account(path: Path) -> AccountReading:
     return AccountContent(path, content).read()
 
 
-def account_caps(path: Path) -> dict[str, int | None]:
-    """The caps in the account at `path`, in bytes by UUID; `None` is no cap.
+def account_limits(path: Path) -> dict[str, tuple[int | None, int | None]]:
+    """What `AccountContent.limits` gives for the account at `path`, without reading what its processes hold.
 
     Raises:
         AccountError: there is none, it is not ours, it is damaged, or it is of another version.
@@ -179,7 +183,7 @@ def account_caps(path: Path) -> dict[str, int | None]:
         raise AccountError(f"the account {path} cannot be read: {error.strerror}") from error
     finally:
         os.close(file)
-    return AccountContent(path, content).caps()
+    return AccountContent(path, content).limits()
 
 
 def open_file(path: Path) -> int:

@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 from typing import TYPE_CHECKING
 
-from ..devices.processes import is_alive
 from ..leases.lease import Lease, LeaseState
 from ..leases.request import Hold
 from ..paths import private_directory
-from .account import Account, AccountError
+from .account import Account
+from .account_file import AccountError, account_limits, read_account, write_account
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from pathlib import Path
 
     from ..devices.device import Device
@@ -40,27 +41,36 @@ class AccountKeeper:
         """Where the account of a lease is, or would be."""
         return self.directory / lease_id
 
-    def apply(self, leases: Sequence[Lease]) -> None:
-        """Make the accounts fit the leases: create, set caps, remove. Called inside the ledger's decision.
+    def apply(self, leases: Sequence[Lease]) -> Callable[[], None]:
+        """Make the accounts fit the leases: create them and set caps. Called inside the ledger's decision.
 
         What cannot be written is logged, and is no reason to refuse a lease: the other layers still hold.
+
+        Returns:
+            What is left to do once the decision has been made: removing the accounts of leases that have ended. Nobody
+            waits for that, and a lease that has ended never comes back.
         """
         held = [lease for lease in leases if lease.state is LeaseState.HELD]
-        try:
-            private_directory(self.directory.parent)
-            private_directory(self.directory)
-            for lease in held:
-                self._apply_one(lease, held)
-            self._remove_others({lease.id for lease in held})
-        except Exception:  # noqa: BLE001 - a lease without an account is worth more than no lease
-            self._log.warning("The memory accounts in %s cannot be kept.", self.directory, exc_info=True)
+        limits = {lease.id: self._limits(lease) for lease in held}
+        for of_lease in limits.values():
+            for uuid, (_, total) in of_lease.items():
+                # A process that has not looked at the devices yet knows their memory from those that have.
+                if self._totals.get(uuid) is None:
+                    self._totals[uuid] = total
+        for lease in held:
+            try:
+                self._apply_one(lease, held, limits[lease.id])
+            except Exception:  # noqa: BLE001 - a lease without an account is worth more than no lease
+                self._log.warning("The memory account of %s cannot be kept.", lease.owner.label, exc_info=True)
+        ended = self._names() - {lease.id for lease in held}
+        return lambda: self._remove(ended)
 
     def accounted(self, leases: Sequence[Lease]) -> dict[str, dict[str, int]]:
         """The bytes in use on each device by each lease, as its account says; leases without one are left out."""
         result = {}
         for lease in leases:
-            with contextlib.suppress(AccountError), Account.open(self.path(lease.id)) as account:
-                result[lease.id] = {device.uuid: device.used for device in account.read().devices}
+            with contextlib.suppress(AccountError):
+                result[lease.id] = {device.uuid: device.used for device in read_account(self.path(lease.id)).devices}
         return result
 
     def cap(self, lease: Lease, hold: LeaseHold, held: Sequence[Lease]) -> int | None:
@@ -79,25 +89,42 @@ class AccountKeeper:
         )
         return max(0, total - reserved)
 
-    def _apply_one(self, lease: Lease, held: Sequence[Lease]) -> None:
+    def _limits(self, lease: Lease) -> dict[str, tuple[int | None, int | None]]:
+        """The cap and the memory of each device by the lease's account; nothing where it has no usable one."""
+        try:
+            return account_limits(self.path(lease.id))
+        except AccountError:
+            return {}
+
+    def _apply_one(
+        self, lease: Lease, held: Sequence[Lease], limits: Mapping[str, tuple[int | None, int | None]]
+    ) -> None:
         caps = {hold.uuid: self.cap(lease, hold, held) for hold in lease.holds}
         path = self.path(lease.id)
-        try:
+        if limits.keys() != caps.keys() or (not limits and not path.exists()):
+            private_directory(self.directory.parent)
+            private_directory(self.directory)
+            write_account(path, lease.id, [(uuid, cap, self._totals.get(uuid)) for uuid, cap in caps.items()])
+            return
+        changed = {uuid: cap for uuid, cap in caps.items() if cap != limits[uuid][0]}
+        if changed:
             with Account.open(path) as account:
-                if set(account.uuids) == set(caps):
-                    for uuid, cap in caps.items():
-                        account.set_cap(uuid, cap)
-                    return
-        except AccountError:
-            pass
-        Account.create(path, lease.id, [(uuid, cap, self._totals.get(uuid)) for uuid, cap in caps.items()]).close()
+                for uuid, cap in changed.items():
+                    account.set_cap(uuid, cap)
 
-    def _remove_others(self, lease_ids: set[str]) -> None:
-        for path in self.directory.iterdir():
-            if path.name in lease_ids or path.name.startswith("."):
-                continue
+    def _names(self) -> set[str]:
+        """The files that there are now, drafts of processes that were killed at writing one among them."""
+        try:
+            return set(os.listdir(self.directory))
+        except OSError:
+            return set()
+
+    def _remove(self, names: Iterable[str]) -> None:
+        for name in names:
+            path = self.directory / name
             # Processes that outlive their lease still hold memory: their account tells of it until they end.
-            with contextlib.suppress(AccountError), Account.open(path) as account:
-                if any(is_alive(process) for process in account.read().processes):
+            with contextlib.suppress(AccountError):
+                if read_account(path).processes:
                     continue
-            path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                path.unlink()
