@@ -65,6 +65,31 @@ static struct shared *map_shared(const char *path) {
     return there;
 }
 
+static void lock_shared(void) {
+    if (pthread_mutex_lock(&shared->lock) == EOWNERDEAD)
+        pthread_mutex_consistent(&shared->lock);
+}
+
+/* A child gets whole books, and locks that nobody holds. */
+static void before_fork(void) {
+    pthread_mutex_lock(&standin_lock);
+    pthread_mutex_lock(&calls_lock);
+    lock_shared();
+}
+
+static void after_fork_in_parent(void) {
+    pthread_mutex_unlock(&shared->lock);
+    pthread_mutex_unlock(&calls_lock);
+    pthread_mutex_unlock(&standin_lock);
+}
+
+static void after_fork_in_child(void) {
+    if (shared == &own)
+        make_lock(&own);
+    pthread_mutex_init(&calls_lock, NULL);
+    pthread_mutex_init(&standin_lock, NULL);
+}
+
 static void prepare(void) {
     const char *text = getenv("STANDIN_CUDA_DEVICES");
     if (text == NULL || *text == '\0')
@@ -81,6 +106,7 @@ static void prepare(void) {
     shared = text == NULL ? &own : map_shared(text);
     if (shared == &own)
         make_lock(&own);
+    pthread_atfork(before_fork, after_fork_in_parent, after_fork_in_child);
 }
 
 /* 0 where it has ended. */
@@ -134,11 +160,6 @@ static uint64_t in_use(int device, bool only_living) {
         sum += process->used[device];
     }
     return sum;
-}
-
-static void lock_shared(void) {
-    if (pthread_mutex_lock(&shared->lock) == EOWNERDEAD)
-        pthread_mutex_consistent(&shared->lock);
 }
 
 int standin_device_count(void) {
