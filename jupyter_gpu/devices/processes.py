@@ -52,6 +52,16 @@ def is_alive(process: ProcessKey) -> bool:
     return stat is not None and stat[1] == process.start_time
 
 
+def is_stopped(pid: int) -> bool:
+    """Whether the process that has `pid` now was stopped, by job control or a debugger."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:  # noqa: PTH123
+            text = file.read()
+    except OSError:
+        return False
+    return text[text.rfind(b")") + 2 :][:1] in (b"T", b"t")
+
+
 def boot_id() -> str:
     """What tells this boot from every other; empty where the system does not say."""
     try:

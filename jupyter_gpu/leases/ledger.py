@@ -178,7 +178,7 @@ class Ledger:
                 after = self.store.rows()
                 if after != before:
                     afterwards = self._on_change([lease for lease, _ in after])
-        if afterwards is not None:
+        if callable(afterwards):
             afterwards()
 
     def _drop_dead(self, rows: Sequence[tuple[Lease, float | None]]) -> None:

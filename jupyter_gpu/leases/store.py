@@ -15,7 +15,7 @@ import time
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
-from ..devices.processes import ProcessKey, boot_id
+from ..devices.processes import ProcessKey, boot_id, is_stopped
 from ..paths import UnsafeDirectory, private_directory
 from .lease import Ask, Lease, LeaseState, Origin, Owner
 from .placement import LeaseHold
@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 
 SCHEMA_VERSION = 1
 _BUSY_TIMEOUT_S = 10.0
-_TURN_TIMEOUT_S = 10.0
+_STOPPED_TRIES, _STOPPED_RETRY_S = 10, 0.2
+_LONGEST_PID = 20
 _MOST_REPLACEMENTS = 10
 
 _inherited: list[sqlite3.Connection] = []
@@ -312,35 +313,27 @@ class LedgerStore:
 
 
 def _take_turn(turn: int) -> None:
-    """Lock the file behind a descriptor, once all who hold it have let go.
+    """Lock the file behind a descriptor, once all who came before have let go of it.
 
     Raises:
-        LedgerError: somebody has held it for so long that they must have stopped in the middle of a decision.
+        LedgerError: a process that was stopped (Ctrl+Z, a debugger) holds it, and would for ever.
     """
-    with contextlib.suppress(BlockingIOError):
-        fcntl.flock(turn, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return
-    failures: list[OSError] = []
-
-    def wait() -> None:
-        try:
+    holder = 0
+    for _ in range(_STOPPED_TRIES):
+        with contextlib.suppress(BlockingIOError):
+            fcntl.flock(turn, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            break
+        holder = int(os.pread(turn, _LONGEST_PID, 0) or 0)
+        if not is_stopped(holder):
             fcntl.flock(turn, fcntl.LOCK_EX)
-        except OSError as error:
-            failures.append(error)
-
-    waiting = threading.Thread(target=wait, daemon=True, name="gpu-ledger-turn")
-    try:
-        waiting.start()
-        waiting.join(_TURN_TIMEOUT_S)
-    except RuntimeError:  # the interpreter shuts down and starts no more threads
-        wait()
-    if waiting.is_alive():
+            break
+        time.sleep(_STOPPED_RETRY_S)
+    else:
         raise LedgerError(
-            f"another process has been in the ledger for {_TURN_TIMEOUT_S:g} s; a server or command of jupyter_gpu "
-            "that was stopped (Ctrl+Z, a debugger) may have to be continued or ended"
+            f"the process {holder} was stopped (Ctrl+Z, a debugger) in the middle of a decision on leases; continue it "
+            f"with kill -CONT {holder}, or end it"
         )
-    if failures:
-        raise failures[0]
+    os.pwrite(turn, b"%-*d" % (_LONGEST_PID, os.getpid()), 0)
 
 
 def _entry(rows: tuple[Sequence[Any], ...]) -> tuple[Lease, float | None]:

@@ -19,7 +19,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
 
-from ledger_load import Result, percentile, run  # noqa: E402
+from ledger_load import Result, percentile, run
 
 GOAL_MS = 5.0
 

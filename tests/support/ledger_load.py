@@ -13,7 +13,6 @@ import signal
 import struct
 import time
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from jupyter_gpu.devices.device import Device, Inventory
@@ -27,6 +26,7 @@ from jupyter_gpu.limits.caps import AccountKeeper
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from pathlib import Path
 
 GIB = 1 << 30
 DEVICES = tuple(Device(f"GPU-{number:08d}", str(number), "NVIDIA A100-SXM4-40GB", 40 * GIB) for number in range(4))
@@ -174,9 +174,9 @@ def percentile(durations: Sequence[float], percent: float) -> float:
 
 def _fork(directory: Path, board: Board, worker: int, seed: int) -> int:
     pid = os.fork()
-    if pid:
-        return pid
-    _work(directory, board, worker, seed)
+    if not pid:
+        _work(directory, board, worker, seed)
+    return pid
 
 
 def _work(directory: Path, board: Board, worker: int, seed: int) -> NoReturn:
