@@ -41,7 +41,7 @@ class _Parser(argparse.ArgumentParser):
     """A parser that raises rather than prints and exits."""
 
     def error(self, message: str) -> NoReturn:
-        raise CommandError(f"{message[:1].upper()}{message[1:].rstrip('.')}; {self.format_usage().strip()}")
+        raise CommandError(f"{message[:1].upper()}{message[1:].rstrip('.')}; {' '.join(self.format_usage().split())}")
 
     def exit(self, status: int = 0, message: str | None = None) -> NoReturn:  # noqa: ARG002 - argparse's signature
         raise HelpAsked(message or self.format_help())

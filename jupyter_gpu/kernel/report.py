@@ -84,7 +84,7 @@ class Report(dict):  # type: ignore[type-arg] - NamedTuple and dict generics do 
         """Plain text for a console."""
         if self._as_json:
             return json.dumps(self, indent=2)
-        return "\n".join(line for block in self._blocks for line in _text_lines(block))
+        return "\n".join(_printable(line) for block in self._blocks for line in _text_lines(block))
 
     def html(self) -> str:
         """A fragment of HTML for a notebook."""
@@ -117,7 +117,7 @@ def _text_lines(block: Any) -> list[str]:
             lines.append("    " + block.detail)
         return lines
     if isinstance(block, Lines):
-        return [_printable(sentence) for sentence in block.sentences]
+        return list(block.sentences)
     return _text_table(block)
 
 

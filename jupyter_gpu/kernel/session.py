@@ -80,17 +80,24 @@ class Session:
         if sentence not in self.notices:
             self.notices.append(sentence)
 
+    def concerns(self, name: str) -> bool:
+        """Whether anybody wants the framework held to anything: a lease, a share, or the user."""
+        return bool(self.lease.lease_id) or name in self.shares or name in self.wishes
+
     # Called around imports.
 
     def before_import(self, name: str) -> None:
         """Prepare a framework that is about to be imported."""
         self._prepared.add(name)
-        self.framework(name).before_import(self.limit_for(name))
+        if self.concerns(name):
+            self.framework(name).before_import(self.limit_for(name))
 
     def after_import(self, name: str) -> None:
         """Limit a framework that has just been imported."""
         framework = self.framework(name)
         framework.late = name not in self._prepared
+        if not self.concerns(name):
+            return
         sentence = framework.unsupported()
         if sentence:
             self.note(sentence)
@@ -157,7 +164,8 @@ class Session:
         """Why the devices of this process can no longer be changed in place, one sentence each; empty if they can."""
         reasons = []
         for framework in self.frameworks():
-            if framework.imported and framework.cuda_up():
+            # One that computes through another would only say the same again.
+            if framework.imported and framework.limits_memory and framework.cuda_up():
                 reasons.append(f"{framework.title} has started CUDA in this kernel.")
         if not reasons and cuda.environment_is_read():
             reasons.append("CUDA is initialised in this process, which has fixed the devices that it sees.")

@@ -35,7 +35,7 @@ class TensorFlow(Framework):
     name = "tensorflow"
     title = "TensorFlow"
     aliases = ("tf",)
-    oldest = "1.14"
+    oldest = "2.4"
 
     def __init__(self, session: Any) -> None:
         super().__init__(session)
@@ -133,6 +133,7 @@ class TensorFlow(Framework):
         what = self._said(limit)
         if not self.imported:
             return Outcome((self.not_imported(f"TensorFlow gets {what}"),))
+        self.after_import(limit)
         if self.cuda_up():
             return self._cannot(what)
         if not self._executes_eagerly() or self._current_session() is not None:
@@ -208,6 +209,8 @@ class TensorFlow(Framework):
         if old is not None:
             old.close()
         new = v1.InteractiveSession(graph=graph, config=config)
+        # The options in it are ours by now, whoever wrote those before them.
+        self._of_user.pop(new, None)
         done = [f"A new session is open and is the default; it gives TensorFlow {what}."]
         if old is not None:
             done.append("The session before it is closed: initialise its variables again.")
@@ -357,8 +360,10 @@ def _limited(framework: TensorFlow, config: Any) -> Any:
     """The ConfigProto for a new session: the caller's with the limit filled in, or TensorFlow's own with it."""
     try:
         v1 = framework.module.compat.v1
+        context = sys.modules["tensorflow.python.eager.context"].context()
+        # The session is about to count the devices in any case.
+        context.list_physical_devices("GPU")
         if config is None:
-            context = sys.modules["tensorflow.python.eager.context"].context()
             framework.settle(context)
             limited = context.config
         elif isinstance(config, v1.ConfigProto):
