@@ -235,20 +235,28 @@ class Ledger:
         held = [lease for lease in leases if lease.state is LeaseState.HELD]
         roots = {lease.id: (lease.process,) if lease.process else () for lease in held}
         in_use = taken(survey, roots, self._accounted(held) if self._accounted else {})
-        counted = [lease for lease in held if lease != apart_from]
-        return [
-            _state(
-                DeviceState(
-                    device,
-                    utilization_percent=survey.usage[device.uuid].utilization_percent
-                    if device.uuid in survey.usage
-                    else None,
-                ),
-                [(lease, hold) for lease in counted for hold in lease.holds if hold.uuid == device.uuid],
-                in_use.get(device.uuid, Taken()),
-            )
-            for device in survey.inventory.devices
-        ]
+        return device_states([lease for lease in held if lease != apart_from], survey, in_use)
+
+
+def device_states(held: Sequence[Lease], survey: Survey, in_use: Mapping[str, Taken]) -> list[DeviceState]:
+    """The devices of a survey with what `held` leases hold of them, and with what is in use, by UUID."""
+    on_device: dict[str, list[tuple[Lease, LeaseHold]]] = {}
+    for lease in held:
+        for hold in lease.holds:
+            on_device.setdefault(hold.uuid, []).append((lease, hold))
+    return [
+        _state(
+            DeviceState(
+                device,
+                utilization_percent=survey.usage[device.uuid].utilization_percent
+                if device.uuid in survey.usage
+                else None,
+            ),
+            on_device.get(device.uuid, ()),
+            in_use.get(device.uuid, Taken()),
+        )
+        for device in survey.inventory.devices
+    ]
 
 
 class _Queue:

@@ -16,7 +16,7 @@ from ..devices.processes import ProcessKey, boot_id, is_alive
 
 if TYPE_CHECKING:
     import mmap
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
 MAGIC = b"JGPUACCT"
@@ -88,11 +88,11 @@ class AccountContent:
             for at in range(HEADER_SIZE, HEADER_SIZE + DEVICE_SIZE * self._device_count, DEVICE_SIZE)
         )
 
-    def read(self) -> AccountReading:
-        """Cap, use and peak of every device, and what each living process holds."""
+    def read(self, alive: Callable[[ProcessKey], bool] = is_alive) -> AccountReading:
+        """Cap, use and peak of every device, and what each process holds that is `alive`."""
         processes: dict[ProcessKey, tuple[int, ...]] = {}
         for key, slot in self._slots():
-            if is_alive(key):
+            if alive(key):
                 held = self._held(slot)
                 before = processes.get(key, (0,) * self._device_count)
                 processes[key] = tuple(a + b for a, b in zip(before, held))  # noqa: B905 - Python 3.7 runs this
