@@ -335,9 +335,19 @@ class GPUProvisioner(LocalProvisioner):
                 record.state, record.wanted = "problem", None
             return
         self._return_ports()
+        self._forget_pending()
         await self._end_lease()
         if record is not None:
             self.host.kernels.remove(record.kernel_id)
+
+    def _forget_pending(self) -> None:
+        """Take the kernel out of those that the server believes to be starting.
+
+        It leaves a kernel there whose start failed, and its own shutdown then fails on it ("Kernel does not exist").
+        """
+        pending = getattr(getattr(self.parent, "parent", None), "_pending_kernels", None)
+        if isinstance(pending, dict):
+            pending.pop(self.kernel_id, None)
 
     def _return_ports(self) -> None:
         if not self.ports_cached:
