@@ -208,16 +208,12 @@ static int lock(const struct jgpu_account *account, unsigned patience_ms) {
         close(file);
         return -1;
     }
-    for (unsigned waited_ms = 0; flock(file, LOCK_EX | LOCK_NB) != 0;) {
-        if (errno != EWOULDBLOCK && errno != EINTR) {
+    for (uint64_t waited_us = 0; flock(file, LOCK_EX | LOCK_NB) != 0; waited_us += 100) {
+        if ((errno != EWOULDBLOCK && errno != EINTR) || waited_us >= (uint64_t)patience_ms * 1000) {
             close(file);
             return -1;
         }
-        if (waited_ms++ >= patience_ms) {
-            close(file);
-            return -1;
-        }
-        nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
+        nanosleep(&(struct timespec){.tv_nsec = 100000}, NULL);
     }
     return file;
 }
@@ -253,7 +249,22 @@ static void reclaim_locked(const struct jgpu_account *account) {
         atomic_store(&header_of(account)->slots_claimed, highest);
 }
 
+/* Whether a process that has ended still holds something here. */
+static bool has_dead(const struct jgpu_account *account) {
+    for (unsigned number = slots_claimed(account); number-- > 0;) {
+        struct jgpu_account_slot *slot = jgpu_account_slot(account, number);
+        uint64_t pid = atomic_load(&slot->pid), held = 0;
+        for (unsigned at = 0; at < 2 * account->device_count; at++)
+            held |= atomic_load(&slot->amounts[at]);
+        if (pid != 0 && held != 0 && pid != (uint64_t)getpid() && !is_alive(pid, atomic_load(&slot->start_time)))
+            return true;
+    }
+    return false;
+}
+
 void jgpu_account_reclaim(const struct jgpu_account *account, unsigned patience_ms) {
+    if (!has_dead(account))
+        return; /* many may be refused at once, and would keep the lock from those that begin */
     int file = lock(account, patience_ms);
     if (file < 0)
         return;
