@@ -6,7 +6,6 @@
 #ifndef JUPYTER_GPU_ACCOUNT_H
 #define JUPYTER_GPU_ACCOUNT_H
 
-#include <limits.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
@@ -18,6 +17,7 @@
 #define JGPU_NO_CAP UINT64_MAX
 #define JGPU_MOST_DEVICES 64u
 #define JGPU_LARGEST_ACCOUNT_BYTES (64u << 20)
+#define JGPU_LONGEST_PATH 4096
 
 struct jgpu_account_header {
     char magic[8];
@@ -78,7 +78,7 @@ struct jgpu_account {
     uint32_t slot_size;
     dev_t device_number; /* of the file, to find the same one again by its path */
     ino_t inode;
-    char path[PATH_MAX];
+    char path[JGPU_LONGEST_PATH];
 };
 
 /* What a reservation came to. */

@@ -1,6 +1,6 @@
 /* The few types of the CUDA driver API and of NVML that the hooks touch, as CUDA 12 and 13 lay them out.
  *
- * Written out here so that building needs no CUDA toolkit. tests/native/test_abi.py compiles all of this library against
+ * Written out here so that building needs no CUDA toolkit. tests/limits/test_interposer_abi.py compiles all of this library against
  * the real headers instead (JGPU_CUDA_HEADERS), which makes the compiler compare every signature and field.
  */
 #ifndef JUPYTER_GPU_DRIVER_TYPES_H
@@ -14,6 +14,9 @@
 #define __CUDA_API_VERSION_INTERNAL
 #include <cuda.h>
 #include <nvml.h>
+#if CUDA_VERSION < 13000
+CUresult CUDAAPI cuCtxSynchronize_v2(CUcontext context); /* new in 13 */
+#endif
 
 #else
 

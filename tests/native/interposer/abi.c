@@ -1,0 +1,76 @@
+/* Prints every number that the interposer takes from CUDA's and NVML's header files: compiled against its own types and
+ * against the real headers, the two must print the same. */
+#include <stdio.h>
+
+#include "../../../jupyter_gpu/limits/interposer/driver_types.h"
+
+#define NUMBER(name) printf("%s %lld\n", #name, (long long)(name));
+#define SIZE(type) printf("sizeof %s %zu\n", #type, sizeof(type));
+#define FIELD(type, field)                                                                                             \
+    printf("%s.%s %zu %zu\n", #type, #field, offsetof(type, field), sizeof(((type *)0)->field));
+
+int main(void) {
+    NUMBER(CUDA_SUCCESS)
+    NUMBER(CUDA_ERROR_INVALID_VALUE)
+    NUMBER(CUDA_ERROR_OUT_OF_MEMORY)
+    NUMBER(CUDA_ERROR_NOT_INITIALIZED)
+    NUMBER(CUDA_ERROR_NOT_FOUND)
+    NUMBER(CU_MEM_LOCATION_TYPE_DEVICE)
+    NUMBER(CU_MEMPOOL_ATTR_RESERVED_MEM_CURRENT)
+    NUMBER(CU_MEMPOOL_ATTR_USED_MEM_CURRENT)
+    NUMBER(CU_GRAPH_MEM_ATTR_USED_MEM_CURRENT)
+    NUMBER(CU_GRAPH_MEM_ATTR_RESERVED_MEM_CURRENT)
+    NUMBER(CU_GRAPH_NODE_TYPE_GRAPH)
+    NUMBER(CU_GRAPH_NODE_TYPE_MEM_ALLOC)
+    NUMBER(CU_STREAM_CAPTURE_STATUS_NONE)
+    NUMBER(CU_STREAM_CAPTURE_MODE_RELAXED)
+    NUMBER(NVML_SUCCESS)
+    NUMBER(NVML_ERROR_FUNCTION_NOT_FOUND)
+    SIZE(CUresult)
+    SIZE(CUdevice)
+    SIZE(CUdeviceptr)
+    SIZE(CUmemGenericAllocationHandle)
+    SIZE(cuuint64_t)
+    SIZE(CUuuid)
+    SIZE(CUmemLocation)
+    FIELD(CUmemLocation, type)
+    FIELD(CUmemLocation, id)
+    SIZE(CUmemAllocationProp)
+    FIELD(CUmemAllocationProp, type)
+    FIELD(CUmemAllocationProp, location)
+    SIZE(CUmemPoolProps)
+    FIELD(CUmemPoolProps, allocType)
+    FIELD(CUmemPoolProps, location)
+    FIELD(CUmemPoolProps, maxSize)
+    SIZE(CUmemPool_attribute)
+    SIZE(CUgraphMem_attribute)
+    SIZE(CUgraphNodeType)
+    SIZE(CUDA_MEM_ALLOC_NODE_PARAMS)
+    FIELD(CUDA_MEM_ALLOC_NODE_PARAMS, poolProps)
+    FIELD(CUDA_MEM_ALLOC_NODE_PARAMS, bytesize)
+    FIELD(CUDA_MEM_ALLOC_NODE_PARAMS, dptr)
+    SIZE(CUstreamCaptureStatus)
+    SIZE(CUstreamCaptureMode)
+    SIZE(CUDA_ARRAY_DESCRIPTOR)
+    FIELD(CUDA_ARRAY_DESCRIPTOR, Height)
+    FIELD(CUDA_ARRAY_DESCRIPTOR, Format)
+    FIELD(CUDA_ARRAY_DESCRIPTOR, NumChannels)
+    SIZE(CUDA_ARRAY3D_DESCRIPTOR)
+    FIELD(CUDA_ARRAY3D_DESCRIPTOR, Depth)
+    FIELD(CUDA_ARRAY3D_DESCRIPTOR, Format)
+    FIELD(CUDA_ARRAY3D_DESCRIPTOR, NumChannels)
+    FIELD(CUDA_ARRAY3D_DESCRIPTOR, Flags)
+    SIZE(CUdriverProcAddressQueryResult)
+    SIZE(nvmlReturn_t)
+    SIZE(nvmlMemory_t)
+    FIELD(nvmlMemory_t, total)
+    FIELD(nvmlMemory_t, free)
+    FIELD(nvmlMemory_t, used)
+    SIZE(nvmlMemory_v2_t)
+    FIELD(nvmlMemory_v2_t, version)
+    FIELD(nvmlMemory_v2_t, total)
+    FIELD(nvmlMemory_v2_t, reserved)
+    FIELD(nvmlMemory_v2_t, free)
+    FIELD(nvmlMemory_v2_t, used)
+    return 0;
+}
