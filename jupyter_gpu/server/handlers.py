@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 AUTH_RESOURCE = "gpu"
 _LARGEST_BODY = 64 * 1024
 _STATUS = {BadRequest: 400, NotFound: 404, Conflict: 409, Unavailable: 503}
-_KERNEL_ID = r"(?P<kernel_id>\w+-\w+-\w+-\w+-\w+)"
-_ENTRY_ID = r"(?P<entry_id>[\w-]{1,64})"
+_KERNEL_ID = r"(?P<kernel_id>[^/]+)"
+_ENTRY_ID = r"(?P<entry_id>[^/]+)"
 
 
 class GPUHandler(ExtensionHandlerMixin, APIHandler):
@@ -43,9 +43,11 @@ class GPUHandler(ExtensionHandlerMixin, APIHandler):
 
     def refuse(self, status: int, message: str) -> NoReturn:
         """End the request with an HTTP status and one sentence."""
-        sentence = message[:1].upper() + message[1:]
+        first = message.split(" ", 1)[0]
+        if first.isalpha():  # a word, and not a notebook's name, which keeps its letters
+            message = message[0].upper() + message[1:]
         # The sentence is an argument, so that a % in it is no place for another.
-        raise web.HTTPError(status, "%s", sentence if sentence.endswith((".", "?")) else f"{sentence}.")
+        raise web.HTTPError(status, "%s", message if message.endswith((".", "?")) else f"{message}.")
 
     def write_error(self, status_code: int, **kwargs: Any) -> None:  # noqa: ARG002 - tornado's signature
         """Errors are `{"message": sentence}`, ours and tornado's alike."""
@@ -107,18 +109,18 @@ class KernelHandler(GPUHandler):
     def _change(self) -> tuple[str, bool]:
         expected = 'send a JSON object such as {"request": "1:8GiB", "restart": true}'
         if len(self.request.body) > _LARGEST_BODY:
-            self.refuse(413, f"the body has more than {_LARGEST_BODY} bytes; {expected}")
+            self.refuse(413, f"The body has more than {_LARGEST_BODY} bytes; {expected}")
         try:
             body = json.loads(self.request.body)
         except (ValueError, RecursionError):
-            self.refuse(400, f"the body is not JSON; {expected}")
+            self.refuse(400, f"The body is not JSON; {expected}")
         if not isinstance(body, dict) or not isinstance(body.get("request"), str):
-            self.refuse(400, f'the body has no text under "request"; {expected}')
+            self.refuse(400, f'The body has no text under "request"; {expected}')
         if not isinstance(body.get("restart", False), bool):
             self.refuse(400, f'"restart" is neither true nor false; {expected}')
         unknown = sorted(set(body) - {"request", "restart"})
         if unknown:
-            self.refuse(400, f"the body has the unknown name {unknown[0]!r}; {expected}")
+            self.refuse(400, f"The body has the unknown name {unknown[0]!r}; {expected}")
         return body["request"], body.get("restart", False)
 
 

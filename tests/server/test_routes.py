@@ -22,8 +22,8 @@ def implemented(handler: type[GPUHandler]) -> list[str]:
 
 def example(pattern: str) -> str:
     """A path that a route's pattern matches."""
-    path = pattern.replace(r"(?P<kernel_id>\w+-\w+-\w+-\w+-\w+)", "00000000-0000-0000-0000-000000000000")
-    path = path.replace(r"(?P<entry_id>[\w-]{1,64})", "some-entry")
+    path = pattern.replace(r"(?P<kernel_id>[^/]+)", "00000000-0000-0000-0000-000000000000")
+    path = path.replace(r"(?P<entry_id>[^/]+)", "some-entry")
     assert re.fullmatch(pattern, path), pattern
     return path.lstrip("/")
 
