@@ -1,0 +1,73 @@
+"""The same in Notebook 7, which has another shell and no status bar."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from lab_page import LabPage
+from lab_server import LabServer, wait_for
+from playwright.sync_api import Page, expect
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
+
+PLAIN = {"name": "python3", "display_name": "Python 3 (ipykernel)", "language": "python"}
+PRINT_DEVICES = "import os; print(os.environ['CUDA_VISIBLE_DEVICES'])"
+
+
+@pytest.fixture
+def server(start_server: Callable[..., LabServer]) -> LabServer:
+    """Notebook 7 with four simulated GPUs."""
+    return start_server(application="notebook")
+
+
+@pytest.fixture
+def notebook(server: LabServer, page: Page) -> LabPage:
+    """A page on that server."""
+    return LabPage(page, server)
+
+
+def test_a_gpu_picked_in_the_kernel_dialog_is_the_kernels_and_stays_with_the_notebook(
+    notebook: LabPage, server: LabServer
+) -> None:
+    server.write_notebook("A.ipynb")
+    notebook.open("A.ipynb")
+    notebook.wait_for_kernel()
+    notebook.pick_kernel("GPU 1 · A100-SXM4-40GB")
+    notebook.wait_for_kernel("python3-gpu1")
+    assert notebook.run_cell(PRINT_DEVICES) == server.device("1")["uuid"]
+    assert server.holders("1") == ["A.ipynb"]
+    notebook.save()
+    saved = server.metadata("A.ipynb")
+    assert saved["kernelspec"] == PLAIN
+    assert saved["jupyter_gpu"] == {"request": "1"}
+
+    notebook.shut_down_kernel()
+    wait_for(lambda: server.holders("1") == [], "GPU 1 is free")
+    notebook.save()
+    notebook.reload()
+    notebook.wait_for_kernel("python3")
+    assert notebook.run_cell(PRINT_DEVICES) == server.device("1")["uuid"]
+
+
+def test_a_notebook_waits_visibly_for_a_taken_gpu(notebook: LabPage, server: LabServer) -> None:
+    server.write_notebook("A.ipynb", metadata={"jupyter_gpu": {"request": "1:all"}})
+    session = {"path": "A.ipynb", "name": "A.ipynb", "type": "notebook", "kernel": {"name": "python3"}}
+    holder = server.rest("api/sessions", "POST", session)
+    server.write_notebook("B.ipynb", metadata={"jupyter_gpu": {"request": "1:all"}})
+    notebook.open("B.ipynb")
+    expect(notebook.notification("B.ipynb waits for GPU 1, held by A.ipynb")).to_be_visible(timeout=20_000)
+    server.rest(f"api/sessions/{holder['id']}", "DELETE")
+    notebook.wait_for_kernel()
+    assert server.holders("1") == ["B.ipynb"]
+
+
+def test_the_page_says_that_gpus_are_simulated(notebook: LabPage, server: LabServer) -> None:
+    server.write_notebook("A.ipynb")
+    notebook.open("A.ipynb")
+    expect(notebook.simulated_mark).to_be_visible()
+    notebook.open()
+    expect(notebook.simulated_mark).to_be_visible()
