@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from .environment import Environment
 
 _SIMULATION = "JUPYTER_GPU_SIMULATE"
+_INTERPOSER_NAMES = ("interposer-", "libinterposer")
 NO_DEVICES = ("", "-1", "NoDevFiles")
 
 
@@ -95,14 +96,16 @@ class LeaseView:
     @property
     def is_interposed(self) -> bool:
         """Whether the interposer answers for the driver in this process."""
-        preload = self._environment.value("LD_PRELOAD") or ""
-        if not any("jupyter_gpu" in word for word in preload.replace(":", " ").split()):
+        preload = (self._environment.value("LD_PRELOAD") or "").replace(":", " ").split()
+        libraries = [path for path in preload if os.path.basename(path).startswith(_INTERPOSER_NAMES)]  # noqa: PTH119
+        if not libraries:
             return False
         try:
             with open("/proc/self/maps", errors="replace") as file:  # noqa: PTH123
-                return any("jupyter_gpu" in line and ".so" in line for line in file)
+                mapped = file.read()
         except OSError:
             return False
+        return any(path in mapped for path in libraries)
 
     @property
     def is_counted(self) -> bool:

@@ -1,0 +1,9 @@
+"""Basic operations."""
+
+
+def triu(*_):
+    raise NotImplementedError
+
+
+def tril(*_):
+    raise NotImplementedError

@@ -1,0 +1,5 @@
+"""Linear algebra."""
+
+
+def gemm(*_, **__):
+    pass

@@ -1,0 +1,5 @@
+"""Reductions."""
+
+
+class ReductionKernel:
+    pass

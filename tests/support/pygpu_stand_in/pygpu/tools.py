@@ -1,0 +1,5 @@
+"""Arguments of kernels."""
+
+
+class ArrayArg:
+    pass
