@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import cuda_stand_in as cuda
 import pytest
@@ -12,6 +12,9 @@ from cuda_stand_in import GIB, MIB
 
 from jupyter_gpu.limits import interposer
 from jupyter_gpu.limits.account import Account
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 CAP = GIB
 
@@ -152,7 +155,18 @@ def test_the_library_needs_only_the_c_library() -> None:
 def test_the_library_calls_nothing_that_prints_or_changes_the_process() -> None:
     done = run(["nm", "-D", "--undefined-only", cuda.library()], {})
     called = {line.split()[-1].split("@")[0] for line in done.stdout.splitlines()}
-    assert not called & {"printf", "fprintf", "puts", "write", "perror", "syslog", "signal", "sigaction", "umask", "exit"}
+    assert not called & {
+        "printf",
+        "fprintf",
+        "puts",
+        "write",
+        "perror",
+        "syslog",
+        "signal",
+        "sigaction",
+        "umask",
+        "exit",
+    }
 
 
 NOT_UNDER_THREAD_SANITIZER = (

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import re
 import subprocess
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import cuda_packages
 import cuda_stand_in as cuda
 import pytest
 
 from jupyter_gpu.limits import interposer
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 pytestmark = pytest.mark.timeout(600)  # the header files are fetched the first time
 
@@ -24,8 +27,8 @@ def compile_against(version: str, arguments: list[str]) -> str:
 
 @pytest.mark.parametrize("version", cuda.VERSIONS)
 def test_every_hook_has_the_signature_of_the_header_files(version: str, tmp_path: Path) -> None:
-    # The hooks are defined under the names that cuda.h and nvml.h declare, so a difference does not compile, and one that
-    # they do not declare is named by the warning.
+    # The hooks are defined under the names that cuda.h and nvml.h declare, so a difference does not compile, and one
+    # that they do not declare is named by the warning.
     sources = [str(path) for path in interposer.source_files() if path.suffix == ".c"]
     library = tmp_path / "library.so"
     flags = ["-DJGPU_CUDA_HEADERS", "-Wmissing-prototypes", "-fPIC", "-shared", "-Wl,-Bsymbolic", "-o", str(library)]
@@ -38,7 +41,9 @@ def test_every_hook_is_what_cu_get_proc_address_gives_at_its_version(version: st
     source = (cuda.PROGRAMS / "typedefs.c").read_text()
     source = source.replace("../../../jupyter_gpu", str(cuda.NATIVE.parents[1] / "jupyter_gpu"))
     if version == "12":
-        source = source.replace("JGPU_CUDA_HOOKS(IS)", "#define PFN_cuCtxSynchronize_v13000 void *\nJGPU_CUDA_HOOKS(IS)")
+        source = source.replace(
+            "JGPU_CUDA_HOOKS(IS)", "#define PFN_cuCtxSynchronize_v13000 void *\nJGPU_CUDA_HOOKS(IS)"
+        )
     (tmp_path / "typedefs.c").write_text(source)
     done = compile_against(version, ["-c", "-o", str(tmp_path / "typedefs.o"), str(tmp_path / "typedefs.c")])
     assert done == ""

@@ -80,7 +80,8 @@ def runtime(version: str) -> Path:
 
 
 def _commands(directory: Path, packages: tuple[str, ...]) -> list[list[str]]:
-    uv = shutil.which("uv") or next((str(path) for path in [ROOT / ".cache" / "uv" / "bin" / "uv"] if path.exists()), None)
+    local = ROOT / ".cache" / "uv" / "bin" / "uv"
+    uv = shutil.which("uv") or (str(local) if local.exists() else None)
     if uv:
         return [
             [uv, "venv", "--quiet", "--python", sys.executable, str(directory)],

@@ -11,12 +11,15 @@ import hashlib
 import os
 import shutil
 import subprocess
-from collections.abc import Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from jupyter_gpu.limits import interposer
 from jupyter_gpu.limits.account import Account
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
 
 NATIVE = Path(__file__).parent
 BUILD = NATIVE / "build" / "cuda"
@@ -50,7 +53,7 @@ def compiler() -> str:
 
 
 @contextmanager
-def _alone(directory: Path):
+def _alone(directory: Path) -> Iterator[None]:
     directory.mkdir(parents=True, exist_ok=True)
     with (directory / ".lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
@@ -149,11 +152,11 @@ def program(name: str, sanitizer: str = "") -> Path:
     return compiled(name, arguments, [*sources, *_headers()], folder=f"{name}{sanitizer and '-'}{sanitizer}")
 
 
-def new_account(directory: Path, cap: int | None = GIB, total: int = 4 * GIB, *, uuids: Sequence[str] = UUIDS[:1]) -> Path:
+def new_account(directory: Path, cap: int | None = GIB, *, uuids: Sequence[str] = UUIDS[:1], slots: int = 512) -> Path:
     """An account with that cap on each device, as the server makes it; its path."""
     path = directory / "account"
     path.unlink(missing_ok=True)
-    Account.create(path, "lease-of-a-test", [(uuid, cap, total) for uuid in uuids]).close()
+    Account.create(path, "lease-of-a-test", [(uuid, cap, 4 * GIB) for uuid in uuids], slots).close()
     return path
 
 
@@ -167,10 +170,9 @@ def environment(
     **more: str,
 ) -> dict[str, str]:
     """The environment of a client: the stand-in as its driver, and, unless `preload` is off, the interposer."""
-    result: Mapping[str, str] = {
-        key: value for key, value in os.environ.items() if not key.startswith(("JUPYTER_GPU", "CUDA_", "LD_", "STANDIN"))
-    }
-    result = {**result, "LD_LIBRARY_PATH": str(stand_in(version, sanitizer)), **more}
+    set_by_tests = ("JUPYTER_GPU", "CUDA_", "LD_", "STANDIN")
+    result = {key: value for key, value in os.environ.items() if not key.startswith(set_by_tests)}
+    result |= {"LD_LIBRARY_PATH": str(stand_in(version, sanitizer)), **more}
     result["STANDIN_CUDA_DEVICES"] = ",".join(map(str, devices))
     if account is not None:
         result["JUPYTER_GPU_ACCOUNT"] = str(account)

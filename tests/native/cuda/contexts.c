@@ -429,6 +429,13 @@ API CUresult cuEventDestroy_v2(CUevent event) {
     return 0;
 }
 
+/* Where the CUDA run time stops: the tables behind these identifiers are the driver's private business. */
+API CUresult cuGetExportTable(const void **table, const CUuuid *number) {
+    (void)number;
+    *table = NULL;
+    return CUDA_ERROR_NOT_FOUND;
+}
+
 API CUresult cuGetErrorName(CUresult error, const char **text) {
     *text = error == 0 ? "CUDA_SUCCESS" : error == 2 ? "CUDA_ERROR_OUT_OF_MEMORY" : "CUDA_ERROR";
     return 0;
