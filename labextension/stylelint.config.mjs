@@ -8,6 +8,6 @@ export default {
     'color-no-hex': true,
     'custom-property-pattern': '^(jp|gpu)-[a-z0-9-]+$',
     'function-disallowed-list': [colourFunctions],
-    'selector-class-pattern': '^(jp|lm|gpu)-[A-Za-z0-9-]+$'
+    'selector-class-pattern': '^((jp|lm|gpu|u)-[A-Za-z0-9-]+|uplot)$'
   }
 };

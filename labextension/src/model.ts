@@ -1,5 +1,6 @@
 import { IDisposable } from '@lumino/disposable';
 
+import { LeaseColours } from './colours';
 import { Feed } from './feed';
 import { UsageHistory } from './history';
 import {
@@ -54,6 +55,7 @@ export class GPUModel implements IGPUModel, IDisposable {
   readonly kernels: Feed<IKernels>;
   readonly queue: Feed<IQueue>;
   readonly history: UsageHistory;
+  readonly colours = new LeaseColours();
 
   get isDisposed(): boolean {
     return this.status.isDisposed;

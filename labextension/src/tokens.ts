@@ -3,6 +3,7 @@ import { Token } from '@lumino/coreutils';
 import { IDisposable } from '@lumino/disposable';
 import { ISignal } from '@lumino/signaling';
 
+import { LeaseColours } from './colours';
 import { ILaunched, Launch } from './launch';
 import {
   IChangedKernel,
@@ -108,6 +109,8 @@ export interface IGPUModel {
   readonly kernels: IFeed<IKernels>;
   readonly queue: IFeed<IQueue>;
   readonly history: IUsageHistory;
+  /** Which colour a lease has wherever it is shown. */
+  readonly colours: LeaseColours;
   /** One kernel, as it stands now. */
   kernel(id: string): Promise<IKernel>;
   /** Change a kernel's request; the feeds are asked again afterwards. */

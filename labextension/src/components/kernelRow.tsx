@@ -1,0 +1,228 @@
+import { TranslationBundle } from '@jupyterlab/translation';
+import { ellipsesIcon } from '@jupyterlab/ui-components';
+import * as React from 'react';
+
+import { pairOfAmounts, readableAmount, UNKNOWN } from '../amount';
+import { readableDuration } from '../durations';
+import { Condition, IRow } from '../overview';
+import { CommandIDs } from '../tokens';
+import { useServices } from './services';
+import { Sparkline } from './sparkline';
+
+export interface IKernelRowProps {
+  readonly row: IRow;
+  readonly device_bytes: number | null;
+  readonly showSparkline: boolean;
+  /** The sparkline's last step: with it the row moves on, though nothing else has changed. */
+  readonly end: number;
+}
+
+/** What one kernel, or another holder of a lease, uses of one device. */
+export const KernelRow = React.memo(
+  ({ row, device_bytes, showSparkline, end }: IKernelRowProps): JSX.Element => {
+    const { trans, history } = useServices();
+    const series =
+      showSparkline && row.kernelId
+        ? history.kernel(row.kernelId, row.uuid)
+        : null;
+    return (
+      <li
+        className="jp-gpu-Row"
+        data-condition={row.condition}
+        data-series={row.colour}
+        data-kernel={row.kernelId ?? undefined}
+      >
+        <Name row={row} />
+        <span
+          className="jp-gpu-Row-memory"
+          title={row.used_reason ?? memoryTitle(row, trans)}
+        >
+          {pairOfAmounts(row.used_bytes, row.cap_bytes)}
+        </span>
+        {showSparkline && (
+          <Sparkline
+            series={series}
+            column="memory"
+            top={row.cap_bytes ?? device_bytes ?? 0}
+            end={end}
+          />
+        )}
+        <span
+          className="jp-gpu-Row-utilization"
+          title={row.utilization_reason ?? trans.__('Utilisation of the GPU')}
+        >
+          {percent(row.utilization_percent)}
+        </span>
+        <Peak bytes={row.peak_bytes} kind={row.peak_kind} />
+        <span className="jp-gpu-Row-state">{stateText(row, trans)}</span>
+        {row.kernelId ? (
+          <ActionsButton kernelId={row.kernelId} label={row.label} />
+        ) : (
+          <span />
+        )}
+        {row.pending_request !== null && (
+          <span className="jp-gpu-Row-remark">
+            {trans.__('%1 from the next restart on', row.pending_request)}
+          </span>
+        )}
+      </li>
+    );
+  }
+);
+
+const Name = React.memo(
+  ({ row }: { row: IRow }): JSX.Element => {
+    const { trans, run } = useServices();
+    const { kernelId, label } = row;
+    if (!kernelId) {
+      const pid = row.pid === null ? '' : String(row.pid);
+      return (
+        <span
+          className="jp-gpu-Row-name"
+          title={
+            row.isCommand
+              ? trans.__('A command, process %1', pid)
+              : trans.__('A kernel of another server, process %1', pid)
+          }
+        >
+          <span className="jp-gpu-Swatch" />
+          <span className="jp-gpu-Row-label">{label}</span>
+        </span>
+      );
+    }
+    return (
+      <button
+        type="button"
+        className="jp-gpu-Row-name"
+        data-gpu-stop=""
+        tabIndex={-1}
+        title={row.path ?? label}
+        onClick={() => run(CommandIDs.showKernel, { kernelId })}
+      >
+        <span className="jp-gpu-Swatch" />
+        <span className="jp-gpu-Row-label">{label}</span>
+        {row.alsoOn && (
+          <span className="jp-gpu-Row-also">
+            {trans.__('+ GPU %1', row.alsoOn)}
+          </span>
+        )}
+      </button>
+    );
+  },
+  ({ row: a }, { row: b }) =>
+    a.kernelId === b.kernelId &&
+    a.label === b.label &&
+    a.path === b.path &&
+    a.alsoOn === b.alsoOn
+);
+
+/** The button that opens the menu of what can be done with a kernel. */
+export const ActionsButton = React.memo(
+  ({ kernelId, label }: { kernelId: string; label: string }): JSX.Element => {
+    const { trans, openKernelMenu } = useServices();
+    return (
+      <button
+        type="button"
+        className="jp-gpu-IconButton"
+        data-gpu-menu=""
+        tabIndex={-1}
+        aria-haspopup="menu"
+        aria-label={trans.__('Actions for %1', label)}
+        title={trans.__('Actions')}
+        onClick={event => openKernelMenu(kernelId, event.currentTarget)}
+      >
+        <ellipsesIcon.react tag="span" elementSize="normal" />
+      </button>
+    );
+  }
+);
+
+const Peak = React.memo(
+  ({
+    bytes,
+    kind
+  }: {
+    bytes: number | null;
+    kind: 'exact' | 'sampled' | null;
+  }): JSX.Element => {
+    const { trans } = useServices();
+    if (bytes === null) {
+      return <span className="jp-gpu-Row-peak" />;
+    }
+    const amount = readableAmount(bytes);
+    const isExact = kind === 'exact';
+    return (
+      <span
+        className="jp-gpu-Row-peak"
+        title={
+          isExact
+            ? trans.__('The most memory it ever had, counted exactly')
+            : trans.__(
+                'The most memory that was seen at a sample; between samples it may have been more'
+              )
+        }
+      >
+        {isExact ? trans.__('peak %1', amount) : trans.__('peak ≥ %1', amount)}
+        <span className="jp-gpu-Row-peakKind">
+          {isExact ? trans.__('exact') : trans.__('sampled')}
+        </span>
+      </span>
+    );
+  }
+);
+
+/** A number of percent. */
+export function percent(value: number | null): string {
+  return value === null ? UNKNOWN : `${Math.round(value)} %`;
+}
+
+/** The words for a condition. */
+export function conditionText(
+  condition: Condition,
+  trans: TranslationBundle
+): string {
+  switch (condition) {
+    case 'lost':
+      return trans.__('GPU lost');
+    case 'over-cap':
+      return trans.__('over cap');
+    case 'near-cap':
+      return trans.__('near cap');
+    case 'problem':
+      return trans.__('problem');
+    case 'waiting':
+      return trans.__('waiting');
+    case 'starting':
+      return trans.__('starting');
+    case 'busy':
+      return trans.__('busy');
+    case 'idle':
+      return trans.__('idle');
+    case 'elsewhere':
+      return '';
+  }
+}
+
+function stateText(row: IRow, trans: TranslationBundle): string {
+  if (row.condition === 'elsewhere') {
+    return row.isCommand ? trans.__('command') : trans.__('other server');
+  }
+  if (row.condition === 'idle' && row.idle_min !== null && row.idle_min > 0) {
+    return trans.__('idle %1', readableDuration(60 * row.idle_min, trans));
+  }
+  return conditionText(row.condition, trans);
+}
+
+function memoryTitle(row: IRow, trans: TranslationBundle): string {
+  const cap = readableAmount(row.cap_bytes);
+  switch (row.hold) {
+    case 'reserved':
+      return trans.__('%1 are reserved for it, and no more', cap);
+    case 'whole':
+      return trans.__('It has the whole GPU to itself');
+    case 'shared':
+      return row.cap_bytes === null
+        ? trans.__('It may use what nobody has reserved')
+        : trans.__('It may use what nobody has reserved, now %1', cap);
+  }
+}

@@ -1,0 +1,30 @@
+import { nullTranslator, TranslationBundle } from '@jupyterlab/translation';
+import * as React from 'react';
+
+import { IUsageHistory, TRANSLATION_DOMAIN } from '../tokens';
+
+/** What the panel's components need of the application. All of it stays the same while the panel lives. */
+export interface IPanelServices {
+  readonly trans: TranslationBundle;
+  readonly history: IUsageHistory;
+  /** Run a command. */
+  readonly run: (command: string, args: { [name: string]: string }) => void;
+  /** Open the menu of a kernel's actions below an element. */
+  readonly openKernelMenu: (kernelId: string, anchor: Element) => void;
+}
+
+export const Services = React.createContext<IPanelServices>({
+  trans: nullTranslator.load(TRANSLATION_DOMAIN),
+  history: {
+    device: () => null,
+    kernel: () => null,
+    load: () => Promise.resolve(),
+    loaded: { connect: () => false, disconnect: () => false }
+  },
+  run: () => undefined,
+  openKernelMenu: () => undefined
+});
+
+export function useServices(): IPanelServices {
+  return React.useContext(Services);
+}

@@ -1,0 +1,434 @@
+/**
+ * What the panel shows, worked out of the server's answers. Pure, but for the colours, which stay with their leases.
+ *
+ * Parts that did not change stay the same objects, so that a view can leave alone what shows them.
+ */
+
+import { LeaseColours } from './colours';
+import {
+  Hold,
+  IDevice,
+  IKernel,
+  IKernelDevice,
+  ILease,
+  IQueueEntry
+} from './rest';
+
+/** How a kernel is doing on a device, the worst first. */
+export type Condition =
+  | 'lost'
+  | 'over-cap'
+  | 'near-cap'
+  | 'problem'
+  | 'waiting'
+  | 'starting'
+  | 'busy'
+  | 'idle'
+  /** A command, or a kernel of another server. */
+  | 'elsewhere';
+
+/** The orders in which kernels can be listed. */
+export type Order = 'gpu' | 'memory' | 'utilization' | 'idle' | 'name';
+
+/** One lease on one device. */
+export interface IRow {
+  /** Unique in the panel, and the same as long as the lease is. */
+  readonly key: string;
+  readonly uuid: string;
+  readonly label: string;
+  readonly path: string | null;
+  /** Null for what is not this server's kernel. */
+  readonly kernelId: string | null;
+  readonly isCommand: boolean;
+  readonly pid: number | null;
+  /** One of the series' colours, from 1 on. */
+  readonly colour: number;
+  readonly condition: Condition;
+  readonly hold: Hold;
+  readonly reserved_bytes: number | null;
+  readonly cap_bytes: number | null;
+  readonly used_bytes: number | null;
+  readonly used_reason: string | null;
+  readonly peak_bytes: number | null;
+  readonly peak_kind: 'exact' | 'sampled' | null;
+  readonly utilization_percent: number | null;
+  readonly utilization_reason: string | null;
+  /** Full minutes; null where it is busy, or where that is unknown. */
+  readonly idle_min: number | null;
+  readonly pending_request: string | null;
+  /** The indices of the other devices that the lease holds, such as `1, 2`. */
+  readonly alsoOn: string;
+}
+
+/** A part of a device's memory. */
+export interface ISegment {
+  readonly key: string;
+  readonly kind: 'lease' | 'foreign' | 'unattributed';
+  /** 0 where it is no lease's. */
+  readonly colour: number;
+  readonly used_bytes: number;
+  /** What it takes up at least: its use, or its reservation if that is more. */
+  readonly extent_bytes: number;
+  readonly label: string;
+}
+
+/** One device with all that is on it. */
+export interface ICard {
+  readonly device: IDevice;
+  readonly segments: readonly ISegment[];
+  readonly rows: readonly IRow[];
+  /** Rows that the filter hides. */
+  readonly hiddenRows: number;
+}
+
+/** A kernel of this server that holds no GPU. */
+export interface IUnassigned {
+  readonly kernelId: string;
+  readonly label: string;
+  readonly path: string | null;
+  readonly condition: Condition;
+  readonly notice: string | null;
+  readonly pending_request: string | null;
+}
+
+/** All of it. */
+export interface IOverview {
+  /** The moment, in seconds since the epoch by the server's clock. */
+  readonly time: number;
+  readonly cards: readonly ICard[];
+  readonly waiting: readonly IQueueEntry[];
+  readonly unassigned: readonly IUnassigned[];
+  readonly deviceCount: number;
+  readonly leaseCount: number;
+  readonly memory_used_bytes: number | null;
+  readonly memory_bytes: number | null;
+}
+
+/** What the overview is worked out of. */
+export interface IFacts {
+  readonly time: number;
+  readonly devices: readonly IDevice[];
+  readonly kernels: readonly IKernel[];
+  readonly queue: readonly IQueueEntry[];
+}
+
+/** How people want to see it. */
+export interface IView {
+  readonly filter: string;
+  readonly order: Order;
+  /** From this share of the cap on, in percent, a kernel is near it. */
+  readonly nearCap_percent: number;
+}
+
+/** What memory nobody accounts for is too little to show, as a share of the device's. */
+const NEGLIGIBLE = 0.005;
+
+const SEVERITY: readonly Condition[] = [
+  'lost',
+  'over-cap',
+  'near-cap',
+  'problem',
+  'waiting',
+  'starting',
+  'busy',
+  'idle',
+  'elsewhere'
+];
+
+/** Works out overviews one after the other. */
+export class Overviews {
+  constructor(private readonly _colours: LeaseColours) {}
+
+  next(facts: IFacts, view: IView): IOverview {
+    const kernels = new Map(facts.kernels.map(k => [k.kernel_id, k]));
+    const words = view.filter.toLowerCase().split(/\s+/).filter(Boolean);
+    const cards = facts.devices.flatMap(device =>
+      this._card(device, facts, kernels, view, words)
+    );
+    this._colours.keep(
+      facts.devices.flatMap(device => device.leases.map(l => l.lease_id))
+    );
+    const leasable = facts.devices.filter(device => device.leasable);
+    const overview: IOverview = {
+      time: facts.time,
+      cards,
+      waiting: facts.queue.filter(entry =>
+        matches(words, [entry.label, entry.path, entry.request, 'waiting'])
+      ),
+      unassigned: unassigned(facts.kernels).filter(kernel =>
+        matches(words, [kernel.label, kernel.path, 'cpu', kernel.condition])
+      ),
+      deviceCount: leasable.length,
+      leaseCount: new Set(
+        leasable.flatMap(device => device.leases.map(l => l.lease_id))
+      ).size,
+      memory_used_bytes: total(leasable.map(d => d.memory_used_bytes)),
+      memory_bytes: total(leasable.map(d => d.memory_bytes))
+    };
+    this._last = unchanged(this._last, overview) as IOverview;
+    return this._last;
+  }
+
+  private _card(
+    device: IDevice,
+    facts: IFacts,
+    kernels: ReadonlyMap<string, IKernel>,
+    view: IView,
+    words: readonly string[]
+  ): ICard[] {
+    const all = device.leases.map(lease =>
+      this._row(device, lease, facts, kernels, view)
+    );
+    const own = [`gpu ${device.index}`, device.name, device.uuid];
+    const rows = matches(words, own)
+      ? all
+      : all.filter(row =>
+          matches(words, [...own, row.label, row.path, row.condition])
+        );
+    if (words.length && !rows.length && !matches(words, own)) {
+      return [];
+    }
+    return [
+      {
+        device,
+        segments: this._segments(device),
+        rows: ordered(rows, view.order),
+        hiddenRows: all.length - rows.length
+      }
+    ];
+  }
+
+  private _row(
+    device: IDevice,
+    lease: ILease,
+    facts: IFacts,
+    kernels: ReadonlyMap<string, IKernel>,
+    view: IView
+  ): IRow {
+    const { owner } = lease;
+    const kernel =
+      (owner.mine && owner.kernel_id && kernels.get(owner.kernel_id)) || null;
+    const usage = kernel?.devices.find(d => d.uuid === device.uuid) ?? null;
+    const used = usage ? usage.used_bytes : lease.used_bytes;
+    const cap = usage ? usage.cap_bytes : lease.cap_bytes;
+    return {
+      key: `${lease.lease_id} ${device.uuid}`,
+      uuid: device.uuid,
+      label: kernel?.label ?? owner.label,
+      path: kernel?.path ?? owner.path,
+      kernelId: kernel?.kernel_id ?? null,
+      isCommand: owner.kind === 'command',
+      pid: owner.pid,
+      colour: this._colours.of(lease.lease_id),
+      condition: conditionOn(device, kernel, used, cap, view.nearCap_percent),
+      hold: lease.kind,
+      reserved_bytes: lease.memory_bytes,
+      cap_bytes: cap,
+      used_bytes: used,
+      used_reason: usage?.reasons['used_bytes'] ?? null,
+      peak_bytes: usage?.peak_bytes ?? null,
+      peak_kind: usage?.peak_kind ?? null,
+      utilization_percent: usage?.utilization_percent ?? null,
+      utilization_reason: usage?.reasons['utilization_percent'] ?? null,
+      idle_min: idleMinutes(kernel, facts.time),
+      pending_request: kernel?.pending_request ?? null,
+      alsoOn: otherDevices(kernel, usage)
+    };
+  }
+
+  private _segments(device: IDevice): ISegment[] {
+    const segments: ISegment[] = device.leases
+      .map(lease => {
+        const used = lease.used_bytes ?? 0;
+        return {
+          key: lease.lease_id,
+          kind: 'lease' as const,
+          colour: this._colours.of(lease.lease_id),
+          used_bytes: used,
+          extent_bytes: Math.max(used, reservation(lease, device)),
+          label: lease.owner.label
+        };
+      })
+      .filter(segment => segment.extent_bytes > 0);
+    const foreign = device.foreign_bytes ?? 0;
+    const leased = sum(device.leases.map(lease => lease.used_bytes ?? 0));
+    const rest = (device.memory_used_bytes ?? 0) - leased - foreign;
+    const plain = (kind: 'foreign' | 'unattributed', bytes: number) => {
+      if (bytes > NEGLIGIBLE * (device.memory_bytes ?? 0)) {
+        segments.push({
+          key: kind,
+          kind,
+          colour: 0,
+          used_bytes: bytes,
+          extent_bytes: bytes,
+          label: ''
+        });
+      }
+    };
+    plain('foreign', foreign);
+    plain('unattributed', rest);
+    return segments;
+  }
+
+  private _last: IOverview | null = null;
+}
+
+/**
+ * A value like `next` in which every part that equals its counterpart in `last` is that very object.
+ *
+ * Members of lists that have a key are compared by it, so that coming and going does not change the others.
+ */
+export function unchanged(last: unknown, next: unknown): unknown {
+  if (Object.is(last, next) || !isObject(last) || !isObject(next)) {
+    return next;
+  }
+  if (Array.isArray(next)) {
+    if (!Array.isArray(last)) {
+      return next;
+    }
+    const byKey = new Map(last.map((item, i) => [keyOf(item, i), item]));
+    const items = next.map((item, i) =>
+      unchanged(byKey.get(keyOf(item, i)), item)
+    );
+    const same =
+      items.length === last.length && items.every((it, i) => it === last[i]);
+    return same ? last : items;
+  }
+  const before = last as { [name: string]: unknown };
+  const result = next as { [name: string]: unknown };
+  let same = true;
+  const merged: { [name: string]: unknown } = {};
+  for (const name in result) {
+    merged[name] = unchanged(before[name], result[name]);
+    same &&= merged[name] === before[name];
+  }
+  for (const name in before) {
+    same &&= name in result;
+  }
+  return same ? last : merged;
+}
+
+function keyOf(item: unknown, index: number): unknown {
+  if (!isObject(item)) {
+    return index;
+  }
+  const named = item as { [name: string]: unknown };
+  const device = named['device'] as { [name: string]: unknown } | undefined;
+  return (
+    named['key'] ??
+    named['lease_id'] ??
+    named['kernelId'] ??
+    named['id'] ??
+    device?.['uuid'] ??
+    index
+  );
+}
+
+function isObject(value: unknown): value is object {
+  return typeof value === 'object' && value !== null;
+}
+
+function conditionOn(
+  device: IDevice,
+  kernel: IKernel | null,
+  used: number | null,
+  cap: number | null,
+  nearCap_percent: number
+): Condition {
+  if (device.lost || kernel?.state === 'lost') {
+    return 'lost';
+  }
+  if (used !== null && cap !== null && used > cap) {
+    return 'over-cap';
+  }
+  if (used !== null && cap !== null && 100 * used >= nearCap_percent * cap) {
+    return 'near-cap';
+  }
+  return kernel ? plainCondition(kernel) : 'elsewhere';
+}
+
+function plainCondition(kernel: IKernel): Condition {
+  switch (kernel.state) {
+    case 'waiting':
+    case 'starting':
+    case 'problem':
+      return kernel.state;
+    default:
+      return kernel.execution_state === 'busy' ? 'busy' : 'idle';
+  }
+}
+
+function idleMinutes(kernel: IKernel | null, now: number): number | null {
+  if (!kernel || kernel.idle_since === null) {
+    return null;
+  }
+  return Math.max(0, Math.floor((now - kernel.idle_since) / 60));
+}
+
+function otherDevices(
+  kernel: IKernel | null,
+  usage: IKernelDevice | null
+): string {
+  const others = kernel?.devices.filter(device => device !== usage) ?? [];
+  return others.map(device => device.index).join(', ');
+}
+
+function unassigned(kernels: readonly IKernel[]): IUnassigned[] {
+  return kernels
+    .filter(kernel => !kernel.devices.length && kernel.state !== 'waiting')
+    .map(kernel => ({
+      kernelId: kernel.kernel_id,
+      label: kernel.label,
+      path: kernel.path,
+      condition: plainCondition(kernel),
+      notice: kernel.notices.length ? kernel.notices.join(' ') : null,
+      pending_request: kernel.pending_request
+    }));
+}
+
+/** The memory of a device that is kept for a lease, in bytes. */
+function reservation(lease: ILease, device: IDevice): number {
+  return lease.kind === 'whole'
+    ? (device.memory_bytes ?? 0) - (device.foreign_bytes ?? 0)
+    : (lease.memory_bytes ?? 0);
+}
+
+function ordered(rows: readonly IRow[], order: Order): readonly IRow[] {
+  const by: { [name in Order]: ((a: IRow, b: IRow) => number) | null } = {
+    gpu: null,
+    memory: (a, b) => (b.used_bytes ?? -1) - (a.used_bytes ?? -1),
+    utilization: (a, b) =>
+      (b.utilization_percent ?? -1) - (a.utilization_percent ?? -1),
+    idle: (a, b) => (b.idle_min ?? -1) - (a.idle_min ?? -1),
+    name: (a, b) => a.label.localeCompare(b.label)
+  };
+  const compare = by[order];
+  if (!compare) {
+    // In the order of their leases, but with those that want attention on top.
+    return [...rows].sort((a, b) => urgency(a) - urgency(b));
+  }
+  return [...rows].sort(compare);
+}
+
+function urgency(row: IRow): number {
+  const rank = SEVERITY.indexOf(row.condition);
+  return rank <= SEVERITY.indexOf('over-cap') ? rank : SEVERITY.length;
+}
+
+function matches(
+  words: readonly string[],
+  texts: readonly (string | null)[]
+): boolean {
+  const text = texts.join('\n').toLowerCase();
+  return words.every(word => text.includes(word));
+}
+
+function total(numbers: readonly (number | null)[]): number | null {
+  return numbers.length && numbers.every(number => number !== null)
+    ? sum(numbers as readonly number[])
+    : null;
+}
+
+function sum(numbers: readonly number[]): number {
+  return numbers.reduce((all, number) => all + number, 0);
+}

@@ -1,0 +1,50 @@
+import {
+  JupyterFrontEnd,
+  JupyterFrontEndPlugin
+} from '@jupyterlab/application';
+import { ISettingRegistry } from '@jupyterlab/settingregistry';
+import { ITranslator, nullTranslator } from '@jupyterlab/translation';
+
+import { IGPUModel, TRANSLATION_DOMAIN } from '../tokens';
+import { UsageNotices } from '../usageNotices';
+import { SETTINGS_ID } from './model';
+
+/** Tells when a kernel nears its cap, passes it, or loses its GPU. */
+const plugin: JupyterFrontEndPlugin<void> = {
+  id: 'jupyter-gpu:usage-notices',
+  description:
+    'Tells when a kernel nears its cap, passes it, or loses its GPU.',
+  autoStart: true,
+  requires: [IGPUModel],
+  optional: [ISettingRegistry, ITranslator],
+  activate: (
+    app: JupyterFrontEnd,
+    model: IGPUModel,
+    settingRegistry: ISettingRegistry | null,
+    translator: ITranslator | null
+  ): void => {
+    let isWanted = true;
+    let nearCap_percent = 90;
+    new UsageNotices({
+      model,
+      trans: (translator ?? nullTranslator).load(TRANSLATION_DOMAIN),
+      nearCap_percent: () => nearCap_percent,
+      enabled: () => isWanted,
+      run: (command, kernelId) =>
+        void app.commands.execute(command, { kernelId })
+    });
+    settingRegistry
+      ?.load(SETTINGS_ID)
+      .then(settings => {
+        const heed = () => {
+          isWanted = settings.get('notifications').composite as boolean;
+          nearCap_percent = settings.get('nearCap').composite as number;
+        };
+        settings.changed.connect(heed);
+        heed();
+      })
+      .catch(() => undefined); // The model's plugin says so.
+  }
+};
+
+export default plugin;

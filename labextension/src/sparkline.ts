@@ -1,0 +1,131 @@
+import { ISeries } from './rest';
+
+/** How a sparkline is drawn, in the units of its view box. */
+export interface ISparklineShape {
+  readonly width: number;
+  readonly height: number;
+  /** The time that it spans, in seconds. */
+  readonly span_s: number;
+  /** The number of points that the span is divided into. */
+  readonly steps: number;
+}
+
+/** The lines of a sparkline, as SVG path data. */
+export interface ISparklinePaths {
+  readonly line: string;
+  readonly area: string;
+}
+
+const EMPTY: ISparklinePaths = { line: '', area: '' };
+
+/**
+ * A series of values as a line and the area below it.
+ *
+ * Time is divided into steps that begin at round moments, so that of a line only the end changes from one look to the
+ * next, until a step is over and all moves on.
+ *
+ * @param top - the value at the upper edge
+ * @param end - the step that ends at the right edge, as `stepAt` counts them
+ */
+export function sparkline(
+  series: Pick<ISeries, 't'> & { readonly values: readonly (number | null)[] },
+  top: number,
+  end: number,
+  shape: ISparklineShape
+): ISparklinePaths {
+  const values = byStep(series, end, shape);
+  if (!values || !(top > 0)) {
+    return EMPTY;
+  }
+  const { width, height, steps } = shape;
+  const x = (step: number) => round((width * step) / (steps - 1));
+  const y = (value: number) =>
+    round(height - Math.min(1, Math.max(0, value / top)) * height);
+  let line = '';
+  let area = '';
+  let start = -1;
+  for (let step = 0; step <= steps; step++) {
+    const value = step < steps ? values[step] : null;
+    if (value !== null) {
+      if (start < 0) {
+        start = step;
+        line += `M${x(step)} ${y(value)}`;
+        area += `M${x(step)} ${height}L${x(step)} ${y(value)}`;
+      } else {
+        const to = `L${x(step)} ${y(value)}`;
+        line += to;
+        area += to;
+      }
+    } else if (start >= 0) {
+      area += `L${x(step - 1)} ${height}Z`;
+      start = -1;
+    }
+  }
+  return { line, area };
+}
+
+/** The number of the step that a moment lies in. */
+export function stepAt(time: number, shape: ISparklineShape): number {
+  return Math.floor((time * shape.steps) / shape.span_s);
+}
+
+/** The last value in each step; where a step has none, the one before, if that is not too old. */
+function byStep(
+  series: { t: readonly number[]; values: readonly (number | null)[] },
+  end: number,
+  shape: ISparklineShape
+): (number | null)[] | null {
+  const { steps } = shape;
+  const values = new Array<number | null>(steps).fill(null);
+  const begin = end - steps + 1;
+  let filled = -1;
+  let any = false;
+  for (let i = lastBefore(series.t, begin, shape); i < series.t.length; i++) {
+    const step = stepAt(series.t[i], shape) - begin;
+    if (step >= steps) {
+      break;
+    }
+    if (step < 0) {
+      values[0] = series.values[i];
+      filled = 0;
+      continue;
+    }
+    if (filled >= 0 && step - filled <= CARRIED_STEPS) {
+      values.fill(values[filled], filled, step);
+    }
+    values[step] = series.values[i];
+    filled = step;
+    any ||= series.values[i] !== null;
+  }
+  if (filled >= 0 && steps - 1 - filled <= CARRIED_STEPS) {
+    values.fill(values[filled], filled);
+  }
+  return any || values[0] !== null ? values : null;
+}
+
+/** For so many steps without a value the one before is drawn on; a longer silence is a gap. */
+const CARRIED_STEPS = 6;
+
+/** The place of the last moment before the step `begin`, or of the first of all. */
+function lastBefore(
+  t: readonly number[],
+  begin: number,
+  shape: ISparklineShape
+): number {
+  const from = (begin * shape.span_s) / shape.steps;
+  let low = 0;
+  let high = t.length;
+  while (low < high) {
+    const middle = (low + high) >> 1;
+    if (t[middle] < from) {
+      low = middle + 1;
+    } else {
+      high = middle;
+    }
+  }
+  return Math.max(0, low - 1);
+}
+
+function round(number: number): number {
+  return Math.round(number * 10) / 10;
+}

@@ -1,0 +1,217 @@
+import { ReactWidget } from '@jupyterlab/ui-components';
+import { TranslationBundle } from '@jupyterlab/translation';
+import { IDisposable } from '@lumino/disposable';
+import { Message } from '@lumino/messaging';
+import * as React from 'react';
+
+import { Announcements } from '../announcements';
+import { availability } from '../availability';
+import { IShown } from '../components/deviceCard';
+import { Panel } from '../components/panel';
+import { IPanelServices, Services } from '../components/services';
+import { gpuIcon } from '../icons';
+import { IOverview, Order, Overviews } from '../overview';
+import { IFeed, IGPUModel } from '../tokens';
+
+/** Answers that belong together arrive within this time, and are drawn once. */
+const GATHER_MS = 40;
+
+/** The sidebar that shows all GPUs and who uses what. It asks the server while it is seen. */
+export class GPUPanel extends ReactWidget {
+  constructor(options: GPUPanel.IOptions) {
+    super();
+    const { trans } = options.services;
+    this._model = options.model;
+    this._services = options.services;
+    this._trans = trans;
+    this._announcements = new Announcements(trans);
+    this._overviews = new Overviews(options.model.colours);
+    this.id = 'jupyter-gpu-panel';
+    this.addClass('jp-gpu-Panel');
+    this.title.icon = gpuIcon;
+    this.title.caption = trans.__('GPUs');
+    this.node.setAttribute('role', 'region');
+    this.node.setAttribute('aria-label', trans.__('GPUs'));
+    for (const feed of this._feeds) {
+      feed.changed.connect(this._gather, this);
+    }
+    this._model.history.loaded.connect(this._gather, this);
+  }
+
+  /** What is shown, as the settings say. */
+  configure(shown: IShown, nearCap_percent: number): void {
+    this._shown = shown;
+    this._nearCap_percent = nearCap_percent;
+    this.update();
+  }
+
+  override dispose(): void {
+    if (this.isDisposed) {
+      return;
+    }
+    for (const feed of this._feeds) {
+      feed.changed.disconnect(this._gather, this);
+    }
+    this._model.history.loaded.disconnect(this._gather, this);
+    this._rest();
+    super.dispose();
+  }
+
+  protected override render(): JSX.Element {
+    const { devices, kernels, queue, status } = this._model;
+    const available = availability(
+      status,
+      devices,
+      [kernels, queue],
+      this._trans
+    );
+    const overview = this._overview();
+    return (
+      <Services.Provider value={this._services}>
+        <Panel
+          availability={available}
+          overview={overview}
+          isSimulated={devices.value?.simulated ?? false}
+          shown={this._shown}
+          filter={this._filter}
+          order={this._order}
+          closed={this._closed}
+          announcement={this._announcements.next(available, overview)}
+          onFilter={this._onFilter}
+          onOrder={this._onOrder}
+          onToggle={this._onToggle}
+          onRetry={this._onRetry}
+        />
+      </Services.Provider>
+    );
+  }
+
+  protected override onAfterAttach(message: Message): void {
+    super.onAfterAttach(message);
+    this._followVisibility();
+  }
+
+  protected override onAfterShow(message: Message): void {
+    super.onAfterShow(message);
+    this._followVisibility();
+  }
+
+  protected override onAfterHide(message: Message): void {
+    super.onAfterHide(message);
+    this._followVisibility();
+  }
+
+  protected override onBeforeDetach(message: Message): void {
+    this._rest();
+    super.onBeforeDetach(message);
+  }
+
+  protected override onActivateRequest(): void {
+    this.node
+      .querySelector<HTMLElement>('[data-gpu-stop][tabindex="0"]')
+      ?.focus();
+  }
+
+  private get _feeds(): IFeed<unknown>[] {
+    const { devices, kernels, queue, status } = this._model;
+    return [devices, kernels, queue, status];
+  }
+
+  private _overview(): IOverview | null {
+    const { devices, kernels, queue } = this._model;
+    if (!devices.value) {
+      return null;
+    }
+    return this._overviews.next(
+      {
+        time: devices.value.time,
+        devices: devices.value.devices,
+        kernels: kernels.value?.kernels ?? [],
+        queue: queue.value?.entries ?? []
+      },
+      {
+        filter: this._filter,
+        order: this._order,
+        nearCap_percent: this._nearCap_percent
+      }
+    );
+  }
+
+  private _followVisibility(): void {
+    if (!this.isVisible) {
+      this._rest();
+    } else if (!this._watches.length) {
+      // First, so that it asks from where the page stopped looking.
+      this._model.history.load().catch(() => undefined); // The lines then begin now.
+      this._watches = this._feeds.map(feed => feed.watch());
+      this.update();
+    }
+  }
+
+  private _rest(): void {
+    for (const watch of this._watches) {
+      watch.dispose();
+    }
+    this._watches = [];
+  }
+
+  private _gather(): void {
+    if (!this._watches.length || this._gathering !== null) {
+      return;
+    }
+    this._gathering = window.setTimeout(() => {
+      this._gathering = null;
+      this.update();
+    }, GATHER_MS);
+  }
+
+  private _onFilter = (filter: string): void => {
+    this._filter = filter;
+    this.update();
+  };
+
+  private _onOrder = (order: Order): void => {
+    this._order = order;
+    this.update();
+  };
+
+  private _onToggle = (uuid: string): void => {
+    const closed = new Set(this._closed);
+    if (!closed.delete(uuid)) {
+      closed.add(uuid);
+    }
+    this._closed = closed;
+    this.update();
+  };
+
+  private _onRetry = (): void => {
+    for (const feed of this._feeds) {
+      feed.refresh().catch(() => undefined); // The feed says so.
+    }
+  };
+
+  private readonly _model: IGPUModel;
+  private readonly _services: IPanelServices;
+  private readonly _trans: TranslationBundle;
+  private readonly _announcements: Announcements;
+  private readonly _overviews: Overviews;
+  private _watches: IDisposable[] = [];
+  private _gathering: number | null = null;
+  private _filter = '';
+  private _order: Order = 'gpu';
+  private _closed: ReadonlySet<string> = new Set();
+  private _nearCap_percent = 90;
+  private _shown: IShown = {
+    sparklines: true,
+    temperatureAndPower: true,
+    foreignProcesses: true,
+    kernelsWithoutGPU: true
+  };
+}
+
+export namespace GPUPanel {
+  export interface IOptions {
+    model: IGPUModel;
+    services: IPanelServices;
+  }
+}
