@@ -65,7 +65,9 @@ class GPUExtension(ExtensionApp):
 
     async def _start_jupyter_server_extension(self, serverapp: ServerApp) -> None:  # noqa: ARG002 - the server's hook
         """Look at the devices once the server runs. The driver may take seconds to start; nobody waits for it."""
-        GPUHost.instance().look_soon()
+        host = GPUHost.instance()
+        host.look_soon()
+        host.limits.prepare()
         self._kernel_socket.start()
 
     async def stop_extension(self) -> None:

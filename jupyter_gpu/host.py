@@ -28,6 +28,7 @@ from .leases.request import GPURequest, RequestError, model_matches
 from .leases.survey import Survey, look
 from .limits.caps import AccountKeeper
 from .limits.environment import lease_variables
+from .limits.layers import LimitLayers
 from .paths import runtime_directory
 
 if TYPE_CHECKING:
@@ -103,6 +104,12 @@ class GPUHost(SingletonConfigurable):
         has what the others leave. A kernel's own JUPYTER_GPU_SHARES goes before it.""",
     ).tag(config=True)
 
+    interposer = Bool(
+        True,
+        help="""Preload the library that answers out-of-memory at the CUDA driver's level beyond a lease's cap into the
+        process trees of kernels and commands. It is compiled on first use where the wheel did not bring it.""",
+    ).tag(config=True)
+
     survey_timeout_s = Float(
         5.0,
         min=0.1,
@@ -135,6 +142,7 @@ class GPUHost(SingletonConfigurable):
         self.backend = backend_class(parent=self)
         self.accounts = AccountKeeper(directory, log=self.log)
         self.ledger = Ledger(directory, on_change=self._ledger_changed, accounted=self.accounts.accounted)
+        self.limits = LimitLayers(self.log, simulated=self.simulated, use_interposer=self.interposer)
         self.kernels = KernelRegister()
         self.kinship = Kinship()
         self.socket_path: Path | None = None
@@ -288,6 +296,21 @@ class GPUHost(SingletonConfigurable):
                 await asyncio.shield(in_thread(self.ledger.release, ask.id))
             raise
         return lease
+
+    async def limit_variables(self, lease: Lease | None, environment: Mapping[str, str]) -> dict[str, str]:
+        """What to set in a process tree's environment so that the lease's caps hold in it; may be nothing.
+
+        Args:
+            lease: the lease, or `None`.
+            environment: what the process would be started with.
+        """
+        return await in_thread(self.limit_variables_now, lease, environment)
+
+    def limit_variables_now(self, lease: Lease | None, environment: Mapping[str, str]) -> dict[str, str]:
+        """The same, for programs without an event loop."""
+        if lease is None or not lease.holds:
+            return {}
+        return self.limits.preload(environment, self.survey_timeout_s)
 
     async def started(self, lease_id: str, process: ProcessKey) -> None:
         """Note the process that uses a lease."""

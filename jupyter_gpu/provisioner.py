@@ -95,9 +95,21 @@ class GPUProvisioner(LocalProvisioner):
         )
         for notice in environment.notices:
             self._note(record, notice)
-        variables = environment.variables
+        variables = {**environment.variables, **await self._limit_variables(record, lease, environment.variables)}
         magic = magic_variables(self.kernel_spec.language, variables, self.host.framework_shares)
         return {**kwargs, "env": {**variables, **magic}}
+
+    async def _limit_variables(
+        self, record: KernelRecord, lease: Lease | None, environment: Mapping[str, str]
+    ) -> dict[str, str]:
+        layers = ["framework"] if self.kernel_spec.language.lower() == "python" else []
+        try:
+            variables = await self.host.limit_variables(lease, environment)
+        except Exception as error:  # noqa: BLE001 - the kernel starts with the layers that are left
+            self._note(record, f"The memory cap is not kept at the driver's level, because {error}.")
+            variables = {}
+        record.layers = (*(["interposer"] if variables else []), *layers) if lease and lease.holds else ()
+        return variables
 
     async def launch_kernel(self, cmd: list[str], **kwargs: Any) -> KernelConnectionInfo:
         """Start the process. If that fails the lease ends, because nothing calls `cleanup` then."""

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 FRAMEWORKS = ("tensorflow", "torch", "jax", "cupy", "keras", "Theano", "aesara", "pytensor")
 _SHARED_FILE_SYSTEMS = ("nfs", "nfs4", "cifs", "lustre", "gpfs", "beegfs", "fuse.sshfs", "ceph", "afs")
 _INTERPRETER_TIMEOUT_S = 20.0
+_COMPILE_TIMEOUT_S = 180.0
 _INSTALL_AGAIN = "Run pip install jupyter-gpu again."
 _ASK_FOR_VERSIONS = """
 import json, sys
@@ -70,7 +71,7 @@ class DoctorApp(GPUCommand):
             self._pid_namespace(survey),
             self._ledger(),
             *self._installation(),
-            _compiler(),
+            self._interposer(),
             *_frameworks(),
         ]
         failed = any(finding.state == "problem" for finding in findings)
@@ -149,6 +150,19 @@ class DoctorApp(GPUCommand):
         else:
             yield Finding("JupyterLab extension", "problem", "it is not installed", _INSTALL_AGAIN)
 
+    def _interposer(self) -> Finding:
+        """Whether caps are kept at the driver's level; compiles the library if need be."""
+        self.host.limits.library(_COMPILE_TIMEOUT_S)
+        layer = self.host.limits.layers(())[0]
+        if layer.active:
+            return Finding("Caps at the driver's level", "ok", f"{self.host.limits.library(0)}")
+        return Finding(
+            "Caps at the driver's level",
+            "note",
+            layer.reason or "they are not kept",
+            "" if self.host.simulated else "The frameworks' own settings hold without them.",
+        )
+
     def _server_extension(self) -> Finding:
         from jupyter_server.extension.config import ExtensionConfigManager  # noqa: PLC0415
 
@@ -163,18 +177,6 @@ class DoctorApp(GPUCommand):
         return Finding(
             "Server extension", "problem", "it is not enabled", "Run jupyter server extension enable jupyter_gpu."
         )
-
-
-def _compiler() -> Finding:
-    compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
-    if compiler:
-        return Finding("C compiler", "ok", compiler)
-    return Finding(
-        "C compiler",
-        "note",
-        "there is none",
-        "Caps at the driver's level need one unless the wheel brought the library; install gcc for them.",
-    )
 
 
 def _frameworks() -> Iterable[Finding]:

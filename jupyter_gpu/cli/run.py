@@ -98,6 +98,7 @@ class RunApp(GPUCommand):
             raise SystemExit(130) from None
         host.ledger.start(lease.id, host.process)
         environment = {**os.environ, **host.variables_for(lease)}
+        environment.update(host.limit_variables_now(lease, environment))
         host.close()
         try:
             os.execve(program, list(self.command), environment)  # noqa: S606 - no shell is meant

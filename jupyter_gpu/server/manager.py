@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from jupyter_server.utils import ensure_async
@@ -255,4 +256,5 @@ class GPUManager(LoggingConfigurable):
 
     def _layers(self) -> list[JSON]:
         """The layers of limits, strongest first, and whether each holds."""
-        return []
+        inventory = self.host.inventory
+        return [asdict(layer) for layer in self.host.limits.layers(inventory.devices if inventory else ())]
