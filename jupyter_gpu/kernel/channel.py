@@ -76,6 +76,14 @@ class Channel:
         """
         return self._request("PATCH", path, body)
 
+    def post(self, path: str) -> Any:
+        """What `POST gpu/api/<path>` answers.
+
+        Raises:
+            ChannelError: there is no server, or it refused.
+        """
+        return self._request("POST", path, {})
+
     def _request(self, method: str, path: str, body: dict[str, Any] | None) -> Any:
         if not self.path:
             raise ChannelError(

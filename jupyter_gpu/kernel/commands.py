@@ -91,6 +91,7 @@ class Commands:
         try:
             answer = self.session.channel.patch(_SELF, body)
         except ChannelError as error:
+            self.session.keeper.take()
             raise CommandError(f"The GPU of this kernel stays as it is: {_unpointed(str(error))}.") from None
         applied, message = answer.get("applied"), str(answer.get("message") or "")
         done, remaining = [message] if message else [], []
@@ -176,17 +177,13 @@ class Commands:
     def _restart(self, *, as_json: bool) -> Report:
         kept = self.session.keeper.keep(self.session.wishes)
         lost = "" if kept else " What was asked for cannot be kept over a restart here: say it again after it."
-        model, reason = self._ask(_SELF)
-        request = (model or {}).get("pending_request") or (model or {}).get("request")
-        if model is None or not request:
-            raise CommandError(
-                f"The kernel cannot be restarted from here ({reason or 'the server knows no request of it'}); restart it "
-                f"yourself, and what was asked for holds from its start.{lost}"
-            )
         try:
-            answer = self.session.channel.patch(_SELF, {"request": request, "restart": True, "in_place": False})
+            answer = self.session.channel.post(_SELF + "/restart")
         except ChannelError as error:
-            raise CommandError(f"The kernel could not be restarted: {_unpointed(str(error))}.") from None
+            raise CommandError(
+                f"The kernel cannot be restarted from here ({_unpointed(str(error))}); restart it yourself, and what was "
+                f"asked for holds from its start.{lost}"
+            ) from None
         done = (str(answer.get("message") or "The kernel restarts."),)
         return self._outcome_report(Outcome(done, (lost.strip(),) if lost else ()), {"applied": "restarted"}, as_json=as_json)
 

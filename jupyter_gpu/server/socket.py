@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from jupyter_server.auth.authorizer import AllowAllAuthorizer
 from jupyter_server.auth.decorator import authorized
 from jupyter_server.auth.identity import IdentityProvider, User
+from jupyter_server.utils import ensure_async
 from tornado import web
 from tornado.httpserver import HTTPServer
 from tornado.netutil import bind_unix_socket
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from jupyter_server.serverapp import ServerApp
 
     from ..kernels import KernelRecord
+    from .models import JSON
 
 LEASE_HEADER = "X-Jupyter-GPU-Lease"
 KERNEL_HEADER = "X-Jupyter-GPU-Kernel"
@@ -110,6 +112,21 @@ class SelfHandler(KernelHandler):
         return own
 
 
+class RestartHandler(SelfHandler):
+    """The kernel that calls, started again: for what frameworks take up only when they start."""
+
+    @web.authenticated
+    @authorized
+    async def post(self) -> None:
+        """Restart it, with the request that is to hold from its next start on."""
+        await self.answer(self._restarted(self._own_id("self")))
+
+    async def _restarted(self, kernel_id: str) -> JSON:
+        await ensure_async(self.serverapp.kernel_manager.restart_kernel(kernel_id))
+        model = await self.manager.kernel(kernel_id)
+        return {**model, "applied": "restarted", "message": f"{model['label']} was restarted."}
+
+
 class KernelSocket(LoggingConfigurable):  # type: ignore[misc]
     """The socket of one server, from `start` to `stop`. Without it kernels run as well, and `%gpu` says what it lacks."""
 
@@ -171,6 +188,7 @@ class KernelSocket(LoggingConfigurable):  # type: ignore[misc]
                 (r"/gpu/api/status", StatusHandler, name),
                 (r"/gpu/api/devices", DevicesHandler, name),
                 (r"/gpu/api/queue", QueueHandler, name),
+                (r"/gpu/api/kernels/self/restart", RestartHandler, name),
                 (r"/gpu/api/kernels/(?P<kernel_id>[\w-]{1,64})", SelfHandler, name),
             ],
             **settings,
