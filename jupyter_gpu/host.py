@@ -32,7 +32,7 @@ from .limits.layers import LimitLayers
 from .paths import runtime_directory
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from traitlets import Bunch
 

@@ -18,8 +18,6 @@ LOG = logging.getLogger(__name__)
 GIB = 1 << 30
 MAPS = "print('interposer' in open('/proc/self/maps').read())"
 CHILD_MAPS = f"import subprocess, sys; print(subprocess.check_output([sys.executable, '-c', {MAPS!r}]).decode())"
-    "import subprocess, sys; " + "print(subprocess.check_output([sys.executable, '-c', " + repr(MAPS) + "]).decode())"
-)
 
 
 def test_the_interposer_is_compiled_once_and_says_where_it_is() -> None:
