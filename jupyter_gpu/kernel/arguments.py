@@ -78,7 +78,9 @@ class Language:
             parser = self._add(commands, framework.name, f"limit {framework.title}", framework.aliases)
             if framework.limits_memory or framework.name == "keras":
                 parser.add_argument(
-                    "--memory", metavar="AMOUNT|DEVICE=AMOUNT,…", help="at most so much, on each device or on named ones"
+                    "--memory",
+                    metavar="AMOUNT|DEVICE=AMOUNT,…",
+                    help="at most so much, on each device or on named ones",
                 )
                 parser.add_argument("--fraction", metavar="F", help="at most this part of each device, 0 to 1")
             self._add_restart(parser)
@@ -150,7 +152,7 @@ def resolve_device(word: str, devices: Sequence[KernelDevice]) -> KernelDevice:
     """
     found = [device for device in devices if device.index == word]
     if not found:
-        found = [device for device in devices if len(word) > 4 and device.uuid.lower().startswith(word.lower())]  # noqa: PLR2004
+        found = [device for device in devices if len(word) > 4 and device.uuid.lower().startswith(word.lower())]
     if len(found) == 1:
         return found[0]
     there_is = ", ".join(

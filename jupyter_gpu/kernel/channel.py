@@ -119,7 +119,7 @@ class Channel:
             answer = json.loads(text.decode()) if text else None
         except ValueError:
             answer = None
-        if response.status >= 400:  # noqa: PLR2004 - HTTP's own boundary
+        if response.status >= 400:
             message = answer.get("message") if isinstance(answer, dict) else None
             raise ChannelError(str(message or f"the Jupyter server answered {response.status}"), response.status)
         return answer

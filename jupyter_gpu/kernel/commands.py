@@ -65,15 +65,13 @@ class Commands:
         """All devices and who is on them."""
         model, reason = self._ask("devices")
         if model is None:
+            seen = self.session.lease.all_devices()
             devices = [
                 {"uuid": uuid, "index": name.index, "name": name.name, "memory_bytes": name.memory_bytes}
-                for uuid, name in self.session.lease.all_devices()
+                for uuid, name in seen
             ]
             content = {"devices": devices, "server": {"reachable": False, "reason": reason}}
-            rows = [
-                [each["index"] or "", each["name"] or each["uuid"], readable_amount(each["memory_bytes"])]
-                for each in devices
-            ]
+            rows = [[name.index or "", name.name or uuid, readable_amount(name.memory_bytes)] for uuid, name in seen]
             blocks: list[Any] = [Table(("GPU", "name", "memory"), rows)] if rows else [Lines(("No GPU is seen here.",))]
             blocks.append(Lines((f"Who is on them only the server knows: {reason}.",), "note"))
             return Report(content, blocks, as_json=as_json)
@@ -152,7 +150,8 @@ class Commands:
                 raise CommandError(f"{name!r} is no framework that %gpu knows; there are {known}.")
             frameworks.append(framework)
         before = {device.uuid: device.own for device in self.session.lease.devices()}
-        done, remaining = [], []
+        done: list[str] = []
+        remaining: list[str] = []
         for framework in frameworks or self.session.frameworks():
             if framework.imported:
                 outcome = framework.free()
@@ -181,15 +180,17 @@ class Commands:
             answer = self.session.channel.post(_SELF + "/restart")
         except ChannelError as error:
             raise CommandError(
-                f"The kernel cannot be restarted from here ({_unpointed(str(error))}); restart it yourself, and what was "
-                f"asked for holds from its start.{lost}"
+                f"The kernel cannot be restarted from here ({_unpointed(str(error))}); restart it yourself, and what "
+                f"was asked for holds from its start.{lost}"
             ) from None
         done = (str(answer.get("message") or "The kernel restarts."),)
-        return self._outcome_report(Outcome(done, (lost.strip(),) if lost else ()), {"applied": "restarted"}, as_json=as_json)
+        return self._outcome_report(
+            Outcome(done, (lost.strip(),) if lost else ()), {"applied": "restarted"}, as_json=as_json
+        )
 
     def _limit_again(self) -> list[str]:
         """Hold frameworks with a live limit to a cap that has just changed."""
-        said = []
+        said: list[str] = []
         for framework in self.session.frameworks():
             if framework.imported and framework.cuda_up() and framework.name not in self.session.wishes:
                 limit = self.session.limit_for(framework.name)
@@ -213,7 +214,8 @@ class Commands:
             self.session.lease.learn(str(device.get("uuid")), name)
 
     def _device_content(self, device: KernelDevice, model: dict[str, Any] | None) -> dict[str, Any]:
-        told = next((each for each in (model or {}).get("devices") or [] if each.get("uuid") == device.uuid), {})
+        known: list[dict[str, Any]] = (model or {}).get("devices") or []
+        told: dict[str, Any] = next((each for each in known if each.get("uuid") == device.uuid), {})
         reasons = dict(told.get("reasons") or {})
         used = device.used if device.used is not None else told.get("used_bytes")
         # An account that nobody counts into stays at 0; the driver's figure, which the server has, is the better one.
@@ -307,7 +309,6 @@ class Commands:
         return Report(data, [block for block in blocks if block.sentences], as_json=as_json)
 
 
-
 def _state_blocks(content: dict[str, Any]) -> list[Any]:
     blocks: list[Any] = []
     for device in content["devices"]:
@@ -338,7 +339,9 @@ def _state_blocks(content: dict[str, Any]) -> list[Any]:
     if content["notices"]:
         blocks.append(Lines(content["notices"], "note"))
     if not content["server"]["reachable"]:
-        blocks.append(Lines((f"This is what the kernel itself knows; for more, {content['server']['reason']}.",), "note"))
+        blocks.append(
+            Lines((f"This is what the kernel itself knows; for more, {content['server']['reason']}.",), "note")
+        )
     return blocks
 
 
@@ -374,10 +377,7 @@ def _list_blocks(model: dict[str, Any], own: set[str]) -> list[Any]:
             f"{lease['owner'].get('label') or lease['owner'].get('kind')} ({_lease_words(lease)})"
             for lease in device.get("leases") or []
         ]
-        on_it += [
-            f"{process.get('name') or 'another user'} [{process.get('pid')}] ({readable_amount(process.get('memory_bytes'))})"
-            for process in device.get("foreign") or []
-        ]
+        on_it += [_process_words(process) for process in device.get("foreign") or []]
         here = " (this kernel)" if device.get("uuid") in own else ""
         rows.append(
             [
@@ -409,6 +409,11 @@ def _lease_words(lease: dict[str, Any]) -> str:
     if lease.get("used_bytes") is not None:
         words.append(f"{readable_amount(lease['used_bytes'])} in use")
     return ", ".join(words)
+
+
+def _process_words(process: dict[str, Any]) -> str:
+    name = process.get("name") or "another user"
+    return f"{name} [{process.get('pid')}] ({readable_amount(process.get('memory_bytes'))})"
 
 
 def _unpointed(sentence: str) -> str:

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-from typing import NamedTuple
+from dataclasses import dataclass
 
 _LIBRARY = "libnvidia-ml.so.1"
 _SUCCESS = 0
 _NAME_LENGTH = 96
 
 
-class DriverDevice(NamedTuple):
+@dataclass(frozen=True)
+class DriverDevice:
     """A device as NVML names it."""
 
     uuid: str
@@ -24,7 +25,8 @@ class DriverDevice(NamedTuple):
     memory_bytes: int | None
 
 
-class DriverReading(NamedTuple):
+@dataclass(frozen=True)
+class DriverReading:
     """What a device does now. `None` is unknown."""
 
     used_bytes: int | None

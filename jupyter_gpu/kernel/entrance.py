@@ -22,7 +22,7 @@ _MARK = "_jupyter_gpu_entrance"
 
 def framework_names() -> list[str]:
     """The frameworks that there is a file for. A file is named like the module that it watches."""
-    stems = (name[:-3] for name in os.listdir(_FRAMEWORK_FILES) if name.endswith(".py"))  # noqa: PTH208
+    stems = (name[:-3] for name in os.listdir(_FRAMEWORK_FILES) if name.endswith(".py"))
     return sorted(stem for stem in stems if stem not in _NOT_FRAMEWORKS)
 
 
@@ -79,7 +79,7 @@ class Entrance:
             return self.magic.run(line, cell)
 
         # IPython shows this for `%gpu?` and asks for it only then.
-        gpu.getdoc = lambda: self.magic.help_text()  # type: ignore[attr-defined]
+        gpu.getdoc = lambda: self.magic.help_text()  # type: ignore[attr-defined]  # noqa: PLW0108 - not made before it is asked
         shell.register_magic_function(gpu, magic_kind="line_cell", magic_name="gpu")
         for key in ("%gpu", "%%gpu"):
             shell.set_hook("complete_command", self._complete, str_key=key)
@@ -111,7 +111,7 @@ def _measured_cell(lines: list[str]) -> list[str]:
     if not following or following.startswith("%%") or lines[0].rstrip().endswith("?"):
         return lines
     arguments = lines[0][5:].strip()
-    return ["get_ipython().run_line_magic('gpu', %r)\n" % ("--measure-cell " + arguments).strip(), *lines[1:]]
+    return [f"get_ipython().run_line_magic('gpu', {('--measure-cell ' + arguments).strip()!r})\n", *lines[1:]]
 
 
 def enter(shell: Any) -> Entrance:

@@ -20,9 +20,7 @@ if TYPE_CHECKING:
 class ImportWatch:
     """Calls `before(name)` and `after(name)` around the import of each of the top-level modules `names`."""
 
-    def __init__(
-        self, names: Collection[str], before: Callable[[str], None], after: Callable[[str], None]
-    ) -> None:
+    def __init__(self, names: Collection[str], before: Callable[[str], None], after: Callable[[str], None]) -> None:
         self.names = frozenset(names)
         self.before = before
         self.after = after
@@ -30,7 +28,7 @@ class ImportWatch:
     def install(self) -> None:
         """Begin to watch. A watch that an earlier load of this file left is replaced."""
         sys.meta_path[:] = [finder for finder in sys.meta_path if type(finder).__name__ != type(self).__name__]
-        sys.meta_path.insert(0, self)  # type: ignore[arg-type] - a finder needs no more than find_spec
+        sys.meta_path.insert(0, self)
 
     def find_spec(self, fullname: str, path: Any = None, target: ModuleType | None = None) -> ModuleSpec | None:
         """The spec that the other finders have for a watched module; `None` for every other module."""
@@ -43,7 +41,7 @@ class ImportWatch:
             spec: ModuleSpec | None = find(fullname, path, target)
             if spec is not None:
                 if hasattr(spec.loader, "exec_module"):
-                    spec.loader = _WatchedLoader(spec.loader, self)  # type: ignore[assignment] - it stands in for one
+                    spec.loader = _WatchedLoader(spec.loader, self)  # type: ignore[assignment]
                 return spec
         return None
 

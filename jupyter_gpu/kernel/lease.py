@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 from ..limits.account import Account, AccountError
 from .driver import Driver, DriverError
@@ -19,7 +19,8 @@ _INTERPOSER_NAMES = ("interposer-", "libinterposer")
 NO_DEVICES = ("", "-1", "NoDevFiles")
 
 
-class DeviceName(NamedTuple):
+@dataclass(frozen=True)
+class DeviceName:
     """How people know a device."""
 
     index: str | None
@@ -27,7 +28,8 @@ class DeviceName(NamedTuple):
     memory_bytes: int | None
 
 
-class DeviceCap(NamedTuple):
+@dataclass(frozen=True)
+class DeviceCap:
     """How much of a device this kernel may have, in bytes. `None` is no cap, or unknown."""
 
     ordinal: int
@@ -36,7 +38,8 @@ class DeviceCap(NamedTuple):
     total: int | None
 
 
-class KernelDevice(NamedTuple):
+@dataclass(frozen=True)
+class KernelDevice:
     """One device of this kernel. Memory is in bytes; `None` is unknown, and the reason stands in `reason`."""
 
     ordinal: int
@@ -146,7 +149,7 @@ class LeaseView:
         return self._driver
 
     def uuids(self) -> list[str]:
-        """The kernel's devices in CUDA's order: what CUDA_VISIBLE_DEVICES names, else the account, else all there are."""
+        """The kernel's devices in CUDA's order: what CUDA_VISIBLE_DEVICES names, else the account, else all."""
         if self.is_cpu:
             return []
         visible = [word.strip() for word in (self._environment.value("CUDA_VISIBLE_DEVICES") or "").split(",")]
@@ -197,9 +200,7 @@ class LeaseView:
         if reading is None or entry is None:
             used = self._driver_use(uuid)
             why = "" if used is not None else (reason or "the account of this kernel does not have this device")
-            return KernelDevice(
-                ordinal, uuid, name.index, name.name, None, name.memory_bytes, used, used, None, 0, why
-            )
+            return KernelDevice(ordinal, uuid, name.index, name.name, None, name.memory_bytes, used, used, None, 0, why)
         at = reading.devices.index(entry)
         cap = entry.cap if entry.cap is None or entry.total is None else min(entry.cap, entry.total)
         total = entry.total or name.memory_bytes

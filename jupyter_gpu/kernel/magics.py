@@ -58,7 +58,7 @@ class GPUMagic:
             return None
         except CommandError as error:
             raise _usage_error(str(error)) from None
-        if _is_taken(sys._getframe(), shell):
+        if _is_taken(sys._getframe(), shell):  # noqa: SLF001 - the way to ask who calls
             return report
         _display(report)
         return None
@@ -128,7 +128,9 @@ class GPUMagic:
     def _run_cell(self, arguments: Any, cell: str) -> None:
         """`%%gpu` where it could not become a part of the cell: over another cell magic, or in an old IPython."""
         if arguments.command is not None:
-            raise CommandError(f"%%gpu measures the cell below it; write %gpu {arguments.command} on a line of its own.")
+            raise CommandError(
+                f"%%gpu measures the cell below it; write %gpu {arguments.command} on a line of its own."
+            )
         if not cell.strip():
             raise CommandError("%%gpu has no cell below it to measure.")
         measurement = Measurement(self.session.lease)

@@ -168,7 +168,9 @@ class CellReport:
             ],
         }
         if not self.devices:
-            return Report(content, [Lines((f"{_duration(self.seconds)} on the CPU; this kernel has no GPU.",))], as_json=as_json)
+            return Report(
+                content, [Lines((f"{_duration(self.seconds)} on the CPU; this kernel has no GPU.",))], as_json=as_json
+            )
         rows = [
             [
                 each.label,
@@ -215,7 +217,7 @@ def _energy(samples: Sequence[tuple[float, DriverReading]]) -> float | None:
     if len(counted) > 1:
         return counted[-1] - counted[0]
     drawn = [(at, reading.power_watts) for at, reading in samples if reading.power_watts is not None]
-    if len(drawn) < 2:  # noqa: PLR2004
+    if len(drawn) < 2:
         return None
     return sum((first[1] + second[1]) / 2 * (second[0] - first[0]) for first, second in zip(drawn, drawn[1:]))
 
@@ -233,12 +235,12 @@ def _change(amount: int | None) -> str:
 
 
 def _energy_words(joules: float) -> str:
-    return f"{joules:.1f} J" if joules < 1000 else f"{joules / 3600:.2f} Wh"  # noqa: PLR2004 - two readable ranges
+    return f"{joules:.1f} J" if joules < 1000 else f"{joules / 3600:.2f} Wh"
 
 
 def _duration(seconds: float) -> str:
     if seconds < 1:
         return f"{seconds * 1000:.0f} ms"
-    if seconds < 120:  # noqa: PLR2004
+    if seconds < 120:
         return f"{seconds:.1f} s"
     return f"{int(seconds // 60)} min {int(seconds % 60)} s"

@@ -66,7 +66,7 @@ class Heading(NamedTuple):
     text: str
 
 
-class Report(dict):  # type: ignore[type-arg] - NamedTuple and dict generics do not meet on Python 3.7
+class Report(dict):  # type: ignore[type-arg]
     """The content as a dictionary that JSON can hold, and how it looks.
 
     Args:

@@ -162,17 +162,16 @@ class Session:
 
     def cuda_reasons(self) -> list[str]:
         """Why the devices of this process can no longer be changed in place, one sentence each; empty if they can."""
-        reasons = []
-        for framework in self.frameworks():
+        reasons = [
+            f"{framework.title} has started CUDA in this kernel."
+            for framework in self.frameworks()
             # One that computes through another would only say the same again.
-            if framework.imported and framework.limits_memory and framework.cuda_up():
-                reasons.append(f"{framework.title} has started CUDA in this kernel.")
+            if framework.imported and framework.limits_memory and framework.cuda_up()
+        ]
         if not reasons and cuda.environment_is_read():
             reasons.append("CUDA is initialised in this process, which has fixed the devices that it sees.")
-        for device in self.lease.devices():
-            if device.own:
-                reasons.append(f"This process holds memory on {device.label}.")
-        return reasons
+        held = [device.label for device in self.lease.devices() if device.own]
+        return reasons + [f"This process holds memory on {label}." for label in held]
 
     def adopt(self, variables: dict[str, str | None]) -> list[str]:
         """Take on a new lease's environment; returns what each imported framework makes of it, one sentence each."""
@@ -209,4 +208,3 @@ class Session:
 
 
 _DEVICES_OUTSIDE_A_LEASE = 16
-

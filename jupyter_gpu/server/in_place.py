@@ -17,7 +17,7 @@ from ..provisioner import GPUProvisioner
 from .manager import BadRequest, Conflict, Unavailable
 
 if TYPE_CHECKING:
-    from jupyter_client.multikernelmanager import AsyncMultiKernelManager
+    from jupyter_server.services.kernels.kernelmanager import MappingKernelManager
 
     from ..kernels import KernelRecord
     from ..leases.lease import Lease
@@ -25,9 +25,7 @@ if TYPE_CHECKING:
     from .models import JSON
 
 
-async def change_in_place(
-    manager: GPUManager, kernel_manager: AsyncMultiKernelManager, kernel_id: str, text: str
-) -> JSON:
+async def change_in_place(manager: GPUManager, kernel_manager: MappingKernelManager, kernel_id: str, text: str) -> JSON:
     """Give a running kernel the lease that the request asks for, and the environment that goes with it.
 
     Nothing waits: what cannot be had now is refused, and the kernel keeps what it has.
@@ -69,7 +67,7 @@ async def _held(manager: GPUManager, record: KernelRecord) -> Lease | None:
     return next((lease for lease in leases if lease.id == record.lease_id), None)
 
 
-def _provisioner(kernel_manager: AsyncMultiKernelManager, kernel_id: str) -> GPUProvisioner:
+def _provisioner(kernel_manager: MappingKernelManager, kernel_id: str) -> GPUProvisioner:
     manager = kernel_manager.get_kernel(kernel_id) if kernel_id in kernel_manager else None
     provisioner = getattr(manager, "provisioner", None)
     if not isinstance(provisioner, GPUProvisioner):

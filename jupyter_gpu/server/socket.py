@@ -8,6 +8,7 @@ itself only, which it names `kernels/self`.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import socket
 import struct
@@ -49,7 +50,7 @@ _PEER = struct.Struct("=iII")
 """`struct ucred`: pid, uid, gid."""
 
 
-class PeerIdentity(IdentityProvider):  # type: ignore[misc]
+class PeerIdentity(IdentityProvider):
     """Knows the kernel at the other end of the socket, and nobody else."""
 
     manager = Instance(GPUManager)
@@ -84,7 +85,7 @@ class SelfHandler(KernelHandler):
     @authorized
     async def get(self, kernel_id: str = "self") -> None:
         """The kernel."""
-        await super().get(self._own_id(kernel_id))
+        await self.answer(self.manager.kernel(self._own_id(kernel_id)))
 
     @web.authenticated
     @authorized
@@ -102,7 +103,7 @@ class SelfHandler(KernelHandler):
         in_place = bool(body.pop("in_place", False)) if isinstance(body, dict) else False
         if isinstance(body, dict):
             # The rest is checked as it is for every client.
-            self.request.body = web.escape.json_encode(body).encode()
+            self.request.body = json.dumps(body).encode()
         return (*self._change(), in_place)
 
     def _own_id(self, kernel_id: str) -> str:
@@ -122,13 +123,14 @@ class RestartHandler(SelfHandler):
         await self.answer(self._restarted(self._own_id("self")))
 
     async def _restarted(self, kernel_id: str) -> JSON:
-        await ensure_async(self.serverapp.kernel_manager.restart_kernel(kernel_id))
+        kernel_manager: Any = self.serverapp.kernel_manager
+        await ensure_async(kernel_manager.restart_kernel(kernel_id))
         model = await self.manager.kernel(kernel_id)
         return {**model, "applied": "restarted", "message": f"{model['label']} was restarted."}
 
 
-class KernelSocket(LoggingConfigurable):  # type: ignore[misc]
-    """The socket of one server, from `start` to `stop`. Without it kernels run as well, and `%gpu` says what it lacks."""
+class KernelSocket(LoggingConfigurable):
+    """The socket of one server, from `start` to `stop`. Without it kernels run, and `%gpu` says what it lacks."""
 
     manager = Instance(GPUManager)
 
@@ -148,9 +150,7 @@ class KernelSocket(LoggingConfigurable):  # type: ignore[misc]
             directory = private_directory(Path(host.runtime_directory))
             _remove_dead(directory)
             path = directory / f"{_PREFIX}{me.pid}-{me.start_time}{_SUFFIX}"
-            if len(os.fsencode(path)) > _LONGEST_PATH:
-                raise OSError(f"its path {path} is longer than the {_LONGEST_PATH} bytes that a Unix socket can have")
-            listening = bind_unix_socket(str(path), mode=0o600)
+            listening = _listening(path)
         except (OSError, UnsafeDirectory) as error:
             self.log.warning("Kernels cannot reach this server for %%gpu: %s", error)
             return
@@ -195,9 +195,16 @@ class KernelSocket(LoggingConfigurable):  # type: ignore[misc]
         )
 
 
+def _listening(path: Path) -> socket.socket:
+    """A socket at `path` for this user alone."""
+    if len(os.fsencode(path)) > _LONGEST_PATH:
+        raise OSError(f"its path {path} is longer than the {_LONGEST_PATH} bytes that a Unix socket can have")
+    return bind_unix_socket(str(path), mode=0o600)
+
+
 def _peer(handler: web.RequestHandler) -> tuple[int, int]:
     """The pid (0 where it is in a pid namespace that we cannot see) and the uid at the other end of the socket."""
-    connection = handler.request.connection
+    connection: Any = handler.request.connection
     peer = connection.stream.socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size)
     pid, uid, _ = _PEER.unpack(peer)
     return pid, uid

@@ -246,7 +246,7 @@ class TestAuthority:
         code = (
             "import subprocess, sys, os\n"
             "program = '''import os; from jupyter_gpu.kernel.channel import Channel\n"
-            "print(Channel(os.environ[\"JUPYTER_GPU_SOCKET\"], os.environ[\"JUPYTER_GPU_LEASE\"]).get(\"kernels/self\")[\"kernel_id\"])'''\n"
+            'print(Channel(os.environ["JUPYTER_GPU_SOCKET"], os.environ["JUPYTER_GPU_LEASE"]).get("kernels/self")["kernel_id"])\'\'\'\n'
             "print(subprocess.run([sys.executable, '-c', program], capture_output=True, text=True).stdout)"
         )
         assert notebook.kernel_id in (await notebook.run(code)).stdout
@@ -255,7 +255,9 @@ class TestAuthority:
         notebook = await start(kernel="python3-gpu0")
         for path in ("../../api/contents", "../../api/kernels", "kernels"):
             code = f"get_ipython()._jupyter_gpu_entrance.session.channel.get({path!r})"
-            assert "404" in str((await notebook.run(code)).error) or "Not Found" in str((await notebook.run(code)).error)
+            assert "404" in str((await notebook.run(code)).error) or "Not Found" in str(
+                (await notebook.run(code)).error
+            )
 
 
 def test_a_server_that_is_gone_is_said_to_be_gone(runtime_directory: Path) -> None:

@@ -37,7 +37,12 @@ def driver() -> dict[str, str]:
 
 def test_each_state_is_told_and_none_is_brought_about(driver: dict[str, str]) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", ASK], env={**os.environ, **driver}, capture_output=True, text=True, timeout=60, check=True
+        [sys.executable, "-c", ASK],
+        env={**os.environ, **driver},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
     )
     assert done.stdout.split() == ["absent,loaded,initialized,active,initialized,active", "True"]
 

@@ -19,7 +19,9 @@ def nvml(tmp_path: Path) -> NVMLStandIn:
 
 
 def variables(nvml: NVMLStandIn) -> dict[str, str]:
-    return {name: value for name, value in {**os.environ, **nvml.environment()}.items() if not name.startswith("PYTEST")}
+    return {
+        name: value for name, value in {**os.environ, **nvml.environment()}.items() if not name.startswith("PYTEST")
+    }
 
 
 def test_without_a_server_and_a_lease_the_devices_are_listed_all_the_same(

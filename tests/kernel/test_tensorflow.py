@@ -16,6 +16,8 @@ from tensorflow_cells import LEFT_MIB, SETUP, forget, settings
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 GIB = 1 << 30
+
+
 @pytest.fixture(scope="module")
 def kernel(frameworks_python: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[MagicKernel]:
     variables = leased(tmp_path_factory.mktemp("lease"), 8 * GIB, 16 * GIB)
@@ -66,20 +68,28 @@ class TestFromTheStart:
         assert settings(kernel)["memory growth GPU:0"] == ("on", "you")
 
     def test_growth_that_the_user_switched_off_is_off(self, kernel: MagicKernel) -> None:
-        kernel.ok("[tf.config.experimental.set_memory_growth(g, False) for g in tf.config.list_physical_devices('GPU')]")
+        kernel.ok(
+            "[tf.config.experimental.set_memory_growth(g, False) for g in tf.config.list_physical_devices('GPU')]"
+        )
         assert started(kernel) == [[LEFT_MIB[0]], [LEFT_MIB[1]]]
         assert kernel.value("os.environ['TF_FORCE_GPU_ALLOW_GROWTH']") == "false"
 
     def test_its_share_by_configuration(self, kernel: MagicKernel) -> None:
-        kernel.ok("from _jupyter_gpu.kernel.wishes import parse_shares\n_e.shares.update(parse_shares('tensorflow=50%')[0])")
+        kernel.ok(
+            "from _jupyter_gpu.kernel.wishes import parse_shares\n_e.shares.update(parse_shares('tensorflow=50%')[0])"
+        )
         assert started(kernel) == [[4096], [8192]]
 
     def test_what_another_framework_has_as_its_share_is_left_to_it(self, kernel: MagicKernel) -> None:
-        kernel.ok("from _jupyter_gpu.kernel.wishes import parse_shares\n_e.shares.update(parse_shares('theano=2GiB')[0])")
+        kernel.ok(
+            "from _jupyter_gpu.kernel.wishes import parse_shares\n_e.shares.update(parse_shares('theano=2GiB')[0])"
+        )
         assert started(kernel) == [[LEFT_MIB[0] - 2048], [LEFT_MIB[1] - 2048]]
 
     def test_cpu_by_configuration(self, kernel: MagicKernel) -> None:
-        kernel.ok("from _jupyter_gpu.kernel.wishes import parse_shares\n_e.shares.update(parse_shares('tensorflow=cpu')[0])")
+        kernel.ok(
+            "from _jupyter_gpu.kernel.wishes import parse_shares\n_e.shares.update(parse_shares('tensorflow=cpu')[0])"
+        )
         kernel.ok("tf.constant(1) + 1")
         assert kernel.value("tf.config.get_visible_devices('GPU')") == []
 
@@ -108,7 +118,9 @@ class TestCommandBeforeTheRuntimeStarts:
         assert started(kernel) == [[LEFT_MIB[0]], [LEFT_MIB[1]]]
         assert kernel.value("os.environ['TF_FORCE_GPU_ALLOW_GROWTH']") == "false"
 
-    def test_what_was_configured_before_gives_way_and_what_is_configured_after_stands(self, kernel: MagicKernel) -> None:
+    def test_what_was_configured_before_gives_way_and_what_is_configured_after_stands(
+        self, kernel: MagicKernel
+    ) -> None:
         configure = (
             "g = tf.config.list_physical_devices('GPU')[0]\n"
             "tf.config.set_logical_device_configuration(g, [tf.config.LogicalDeviceConfiguration(memory_limit=512)])"
@@ -148,9 +160,7 @@ class TestCommandAfterTheRuntimeHasStarted:
         assert "runs on the CPU in this process" in kernel.ok("%gpu tf --memory 2GiB").text
 
 
-def test_a_user_who_says_nothing_of_a_lease_has_tensorflow_as_it_is(
-    frameworks_python: Path, tmp_path: Path
-) -> None:
+def test_a_user_who_says_nothing_of_a_lease_has_tensorflow_as_it_is(frameworks_python: Path, tmp_path: Path) -> None:
     with magic_kernel(frameworks_python) as plain:
         plain.ok(SETUP + "gpus(1)\ntf.constant(1) + 1")
         assert plain.value("limits()") == [[]]

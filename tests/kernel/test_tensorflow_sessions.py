@@ -64,9 +64,7 @@ def test_a_visible_device_list_is_followed(kernel: MagicKernel) -> None:
     assert kernel.value("options_of(s)")["limits"] == [[LEFT_MIB[1]]]
 
 
-def test_the_command_closes_the_session_and_opens_the_default_one_with_the_new_config(
-    kernel: MagicKernel
-) -> None:
+def test_the_command_closes_the_session_and_opens_the_default_one_with_the_new_config(kernel: MagicKernel) -> None:
     kernel.ok(
         "s = tf.compat.v1.InteractiveSession(config=tf.compat.v1.ConfigProto(allow_soft_placement=True))\n"
         "old = s\n"

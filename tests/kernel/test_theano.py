@@ -72,13 +72,20 @@ class TestFlagsOfTheTime:
         ]  # fmt: skip
         kernel.ok(PLAN + "a, b = T.fmatrix('a'), T.fmatrix('b')\nf = theano.function([a, b], T.dot(a, b))")
         assert kernel.value("[node.op.c_libraries() for node in f.maker.fgraph.toposort()]") == [["openblas"]]
-        assert kernel.value("f(np.full((2, 3), 2, 'float32'), np.full((3, 2), 7, 'float32')).tolist()") == [[42, 42]] * 2
+        assert (
+            kernel.value("f(np.full((2, 3), 2, 'float32'), np.full((3, 2), 7, 'float32')).tolist()") == [[42, 42]] * 2
+        )
         assert "Theano 1.0 has no flag fastmath any more" in kernel.ok("%gpu").text
 
     def test_without_the_library_theano_works_and_says_what_is_missing(
         self, start_kernel: StartKernel, theano_python: Path, tmp_path: Path, theanorc: dict[str, str]
     ) -> None:
-        variables = {**leased(tmp_path, 8 * GIB), **theanorc, "LIBRARY_PATH": "", "THEANO_FLAGS": OF_THE_TIME.replace("openblas", "noblas")}
+        variables = {
+            **leased(tmp_path, 8 * GIB),
+            **theanorc,
+            "LIBRARY_PATH": "",
+            "THEANO_FLAGS": OF_THE_TIME.replace("openblas", "noblas"),
+        }
         kernel = start_kernel(theano_python, variables=variables)
         kernel.ok("import theano")
         assert kernel.value("theano.config.blas.ldflags") == ""
@@ -108,7 +115,12 @@ class TestBeforeTheImport:
     def test_by_configuration_theano_goes_to_the_cpu_and_says_so(
         self, start_kernel: StartKernel, theano_python: Path, tmp_path: Path, theanorc: dict[str, str]
     ) -> None:
-        variables = {**leased(tmp_path, 8 * GIB), **theanorc, "JUPYTER_GPU_SHARES": "theano=cpu", "THEANO_FLAGS": "device=cuda"}
+        variables = {
+            **leased(tmp_path, 8 * GIB),
+            **theanorc,
+            "JUPYTER_GPU_SHARES": "theano=cpu",
+            "THEANO_FLAGS": "device=cuda",
+        }
         kernel = start_kernel(theano_python, variables=variables)
         kernel.ok("import theano")
         assert kernel.value("theano.config.device") == "cpu"
@@ -141,7 +153,9 @@ class TestAfterTheImportWithoutADevice:
     def test_cpu_takes_the_gpu_optimisations_out_again(
         self, start_kernel: StartKernel, theano_python: Path, tmp_path: Path, theanorc: dict[str, str]
     ) -> None:
-        kernel = start_kernel(theano_python, variables={**leased(tmp_path, 8 * GIB), **theanorc, "THEANO_FLAGS": "floatX=float32"})
+        kernel = start_kernel(
+            theano_python, variables={**leased(tmp_path, 8 * GIB), **theanorc, "THEANO_FLAGS": "floatX=float32"}
+        )
         tags = (
             "[sum(o in optdb.__db__.get(t, ()) for o in optdb.__db__.get(n, ())) for n, t in"
             " (('gpuarray_opt', 'fast_run'), ('gpuarray_opt', 'fast_compile'), ('gpua_scanOp_make_inplace', 'fast_run'))]"
@@ -155,11 +169,15 @@ class TestAfterTheImportWithoutADevice:
         assert "Theano compiles for the CPU from now on" in said
         assert "shared variables that were made on the GPU stay there" in said
         assert kernel.value(tags) == [0, 0, 0]
-        kernel.ok("x = T.fmatrix()\nw = theano.shared(np.full((2, 2), 3, 'float32'))\nf = theano.function([x], T.exp(x) * w + x.sum())")
+        kernel.ok(
+            "x = T.fmatrix()\nw = theano.shared(np.full((2, 2), 3, 'float32'))\nf = theano.function([x], T.exp(x) * w + x.sum())"
+        )
         assert not [name for name in kernel.value("operations(f)") if "Gpu" in name]
         assert kernel.value("type(w).__name__") == "TensorSharedVariable"
         assert kernel.value("f(np.zeros((2, 2), 'float32')).tolist()") == [[3.0, 3.0], [3.0, 3.0]]
-        assert kernel.value("bool(np.allclose(f(x0), np.exp(x0) * 3 + x0.sum()))", "x0 = np.arange(4, dtype='float32').reshape(2, 2)")
+        assert kernel.value(
+            "bool(np.allclose(f(x0), np.exp(x0) * 3 + x0.sum()))", "x0 = np.arange(4, dtype='float32').reshape(2, 2)"
+        )
         assert "Theano compiles for the CPU." in kernel.ok("%gpu theano cpu").text
 
     def test_gpu_without_pygpu_says_what_it_needs(
@@ -185,7 +203,9 @@ class TestAfterTheImportWithADevice:
         assert "GpuElemwise" in kernel.value("planned()")
         assert kernel.value("type(theano.shared(np.ones(2, 'float32'))).__name__") == "GpuArraySharedVariable"
         assert "compiles for = the GPU" in kernel.ok("%gpu theano").text
-        assert kernel.value("_e.framework('theano').cuda_up()", "_e = get_ipython()._jupyter_gpu_entrance.session") is True
+        assert (
+            kernel.value("_e.framework('theano').cuda_up()", "_e = get_ipython()._jupyter_gpu_entrance.session") is True
+        )
 
         kernel.ok("%gpu theano cpu")
         assert not [name for name in kernel.value("planned()") if "Gpu" in name]

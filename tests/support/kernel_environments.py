@@ -35,7 +35,9 @@ class Recipe:
 
 RECIPES = {
     # PyTorch of this version is to be had as a CPU build through pip's configuration, where there is one.
-    "frameworks": Recipe("3.11", ("tensorflow-cpu==2.21.*", "jax", "keras>=3", "ipykernel"), ("torch==2.13.0", "numpy<2.4")),
+    "frameworks": Recipe(
+        "3.11", ("tensorflow-cpu==2.21.*", "jax", "keras>=3", "ipykernel"), ("torch==2.13.0", "numpy<2.4")
+    ),
     "theano": Recipe(
         "3.11",
         ("Theano==1.0.5", "numpy==1.23.5", "scipy<1.12", "setuptools<70", "tensorflow-cpu==2.15.1", "ipykernel"),

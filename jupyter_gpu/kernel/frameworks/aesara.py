@@ -18,7 +18,7 @@ class Aesara(Theano):
     flags_variable = "AESARA_FLAGS"
     has_gpu = False
 
-    def before_import(self, limit: Limit) -> None:
+    def before_import(self, limit: Limit) -> None:  # noqa: ARG002 - there is nothing to limit
         """Keep a device that it does not have out of its flags."""
         flags = self.flags()
         device = flags.value("device")

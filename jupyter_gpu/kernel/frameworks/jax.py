@@ -163,7 +163,9 @@ class Jax(Framework):
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """`--growth on|off`."""
         parser.add_argument(
-            "--growth", choices=("on", "off"), help="take memory as it is needed (on), or all of the limit at once (off)"
+            "--growth",
+            choices=("on", "off"),
+            help="take memory as it is needed (on), or all of the limit at once (off)",
         )
 
 

@@ -74,8 +74,9 @@ class Keras(Framework):
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """`--growth on|off`, for the frameworks that have it."""
-        parser.add_argument("--growth", choices=("on", "off"), help="take memory as it is needed, where that can be set")
+        parser.add_argument(
+            "--growth", choices=("on", "off"), help="take memory as it is needed, where that can be set"
+        )
 
 
 FRAMEWORK = Keras
-

@@ -14,7 +14,9 @@ class PyTensor(Aesara):
 
     def notes(self) -> list[str]:
         """How it does get to a GPU."""
-        return ["PyTensor computes on the CPU; in its modes JAX and PYTORCH it runs where they do (see %gpu jax, torch)."]
+        return [
+            "PyTensor computes on the CPU; in its modes JAX and PYTORCH it runs where they do (see %gpu jax, torch)."
+        ]
 
 
 FRAMEWORK = PyTensor

@@ -139,7 +139,9 @@ class TensorFlow(Framework):
         if not self._executes_eagerly() or self._current_session() is not None:
             return self._reopen(limit, what)
         if self.started:
-            return Outcome((), (f"TensorFlow runs on the CPU in this process and sees no GPU, so {what} has no effect.",))
+            return Outcome(
+                (), (f"TensorFlow runs on the CPU in this process and sees no GPU, so {what} has no effect.",)
+            )
         context = self._context
         if context is not None and getattr(context, "_physical_devices", None) is not None:
             # What the user configured until now gives way to what the user asks for now.
@@ -154,8 +156,10 @@ class TensorFlow(Framework):
             (),
             (
                 f"{_KEEPS}, and it has started: {what} can hold only after a restart (add --restart).",
-                "What can still change now is the cap of the whole kernel (%gpu memory), beyond which an allocation "
-                "fails, and in graph mode the options of a new session that do not concern memory.",
+                (
+                    "What can still change now is the cap of the whole kernel (%gpu memory), beyond which an "
+                    "allocation fails, and in graph mode the options of a new session that do not concern memory."
+                ),
             ),
         )
 
@@ -325,7 +329,9 @@ class TensorFlow(Framework):
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """`--growth on|off`."""
         parser.add_argument(
-            "--growth", choices=("on", "off"), help="take memory as it is needed (on), or all of the limit at once (off)"
+            "--growth",
+            choices=("on", "off"),
+            help="take memory as it is needed (on), or all of the limit at once (off)",
         )
 
     def opened(self, session: Any, config: Any) -> None:

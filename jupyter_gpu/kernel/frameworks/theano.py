@@ -112,7 +112,7 @@ class Theano(Framework):
         with tempfile.TemporaryDirectory() as directory:
             command = [compiler, "-shared", "-x", "c++", os.devnull, "-o", os.path.join(directory, "probe.so")]  # noqa: PTH118
             try:
-                done = subprocess.run(  # noqa: S603 - the user's own linker options, as Theano itself runs them
+                done = subprocess.run(
                     command + options.split(),
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,

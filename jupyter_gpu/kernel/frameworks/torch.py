@@ -60,7 +60,9 @@ class Torch(Framework):
         if not limit.limits_something:
             return Outcome((), ("There is no cap here to keep PyTorch to; say how much, with --memory or --fraction.",))
         if limit.cpu:
-            return Outcome((), ("PyTorch goes where the program sends it; %gpu cpu takes the GPUs away from the kernel.",))
+            return Outcome(
+                (), ("PyTorch goes where the program sends it; %gpu cpu takes the GPUs away from the kernel.",)
+            )
         what = f"PyTorch keeps to {self._said(limit)}"
         if not self.imported:
             return Outcome((self.not_imported(what),))
@@ -73,8 +75,8 @@ class Torch(Framework):
             if ordinal < self._cuda.device_count() and self._cuda.memory_reserved(ordinal) > amount:
                 reserved = readable_amount(self._cuda.memory_reserved(ordinal))
                 over.append(
-                    f"It already holds {reserved} on {self.session.label(ordinal)}: it gets no more, and gives back what "
-                    "it caches with %gpu free."
+                    f"It already holds {reserved} on {self.session.label(ordinal)}: it gets no more, and gives back "
+                    "what it caches with %gpu free."
                 )
         return Outcome((f"{what}, from now on.",), tuple(over))
 
@@ -145,7 +147,7 @@ class Torch(Framework):
             now = ours if read is None else read(ordinal)
             if now is None or (ours is None and now == 1.0):
                 continue
-            origin = BY_US if ours is not None and abs(now - ours) < 1e-6 else BY_YOU  # noqa: PLR2004 - it is a float
+            origin = BY_US if ours is not None and abs(now - ours) < 1e-6 else BY_YOU
             found.append(Setting(f"memory fraction cuda:{ordinal}", f"{now:.4g}", origin))
         return found
 
@@ -180,4 +182,3 @@ class Torch(Framework):
 
 
 FRAMEWORK = Torch
-
