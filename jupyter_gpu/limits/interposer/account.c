@@ -384,7 +384,8 @@ void jgpu_account_commit(const struct jgpu_account *account, struct jgpu_account
     uint64_t used = jgpu_account_used(account, device);
     _Atomic uint64_t *peak = &jgpu_account_device(account, device)->peak;
     uint64_t before = atomic_load(peak);
-    if (used <= before)
+    /* More than may be held is a pool that grew past the cap and is being cut back. */
+    if (used <= before || used > jgpu_account_limit(account, device))
         return;
     if (used != own_used)
         used = living_used(account, own, device);

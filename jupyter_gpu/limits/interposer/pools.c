@@ -9,7 +9,8 @@
 #include "forget.h"
 #include "memory.h"
 
-enum { MOST_POOLS = 512, GROWTH_STEP = 2 << 20 };
+/* Drivers let a pool grow in steps; one of 32 MiB was seen with small allocations. */
+enum { MOST_POOLS = 512, GROWTH_STEP = 32 << 20 };
 
 enum what { UNUSED, POOL, GRAPHS };
 
@@ -204,7 +205,9 @@ bool jgpu_begin_growth(struct jgpu_growth *growth, struct jgpu_pool *pool, uint6
         growth->reserved = wanted;
         return true;
     }
-    /* At the cap. What the pool has idle is the lease's own already, and the driver serves from it first. */
+    /* At the cap. What the pool has idle is the lease's own already, and the driver serves from it first. Where that is
+     * in too small pieces it lets the pool grow instead, which is then undone before the caller hears of it. To be strict
+     * beforehand would mean to wait for the device at every allocation of a program that runs at its cap. */
     if (ask(pool, &reserved, &used) && reserved >= used && reserved - used >= bytes)
         return true;
     if (!jgpu_reserve(growth->device, wanted))

@@ -39,6 +39,7 @@ enum violation { DOUBLE_FREE, WRONG_VERSION, NO_CONTEXT, INVALID_USE, OVER_LIMIT
 /* What a test may ask. */
 API unsigned long standin_violations(int which);
 API uint64_t standin_in_use(int device);
+API uint64_t standin_most_in_use(int device);
 API unsigned long standin_calls(const char *name);
 
 extern pthread_mutex_t standin_lock; /* over all of the driver's state */
