@@ -16,7 +16,8 @@ file with the same offsets (`limits/interposer/account.h`)::
      32  file_size    u64
      40  lease_id     64 bytes  NUL-terminated ASCII
     104  boot_id      40 bytes  NUL-terminated ASCII, /proc/sys/kernel/random/boot_id
-    144  …            zero
+    144  slots_claimed  u64   one past the highest slot that was ever claimed: no slot from there on is in use
+    152  …            zero
     device record, device_count times
       0  uuid         64 bytes  NUL-terminated ASCII
      64  cap          u64       bytes; 2**64-1 is no cap
@@ -69,6 +70,7 @@ from .account_file import (
     REFUSED_USED,
     SLOT_COUNT,
     SLOT_HEAD_SIZE,
+    SLOTS_CLAIMED,
     TOTAL,
     WORD,
     AccountContent,
@@ -105,6 +107,7 @@ class Account(AccountContent):
         self._map = mapped
         self._thread_lock = threading.RLock()
         self._lock_pid = os.getpid()
+        self._lock_file = -1
         self._inside = False
         self._freed_inside: list[tuple[int, int]] = []
         self._own_slot: tuple[ProcessKey, int] | None = None
@@ -274,8 +277,11 @@ class Account(AccountContent):
         A destructor or a signal handler may come here while the same thread is in here already.
         """
         if self._lock_pid != os.getpid():
-            # A thread that the parent had may hold the lock that came along with the fork, and will never release it.
+            # A thread that the parent had may hold the locks that came along with the fork, and is not here to let go.
             self._thread_lock, self._lock_pid, self._inside = threading.RLock(), os.getpid(), False
+            if self._lock_file >= 0:
+                os.close(self._lock_file)
+                self._lock_file = -1
         with self._thread_lock:
             if self._inside:
                 yield False
@@ -284,7 +290,7 @@ class Account(AccountContent):
             try:
                 # A descriptor that was inherited by fork shares its lock, so each use locks through one of its own; it
                 # is opened through the old one, because the path is gone once the lease has ended.
-                file = os.open(f"/proc/self/fd/{self._file}", os.O_RDWR | os.O_CLOEXEC)
+                file = self._lock_file = os.open(f"/proc/self/fd/{self._file}", os.O_RDWR | os.O_CLOEXEC)
                 try:
                     fcntl.flock(file, fcntl.LOCK_EX)
                     try:
@@ -292,7 +298,10 @@ class Account(AccountContent):
                     finally:
                         while self._freed_inside:
                             self._give_back(*self._freed_inside.pop())
+                        # To close it would not do: a child that was forked meanwhile has it open too.
+                        fcntl.flock(file, fcntl.LOCK_UN)
                 finally:
+                    self._lock_file = -1
                     os.close(file)
             finally:
                 self._inside = False
@@ -322,6 +331,7 @@ class Account(AccountContent):
         for number in range(self._slot_count):
             slot = self._first_slot + number * self._slot_words
             if slot not in taken:
+                self._words[SLOTS_CLAIMED] = max(self._words[SLOTS_CLAIMED], number + 1)
                 for at in range(slot + 1, slot + self._slot_words):
                     self._words[at] = 0
                 self._words[slot + 1] = key.start_time

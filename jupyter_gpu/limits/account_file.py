@@ -28,6 +28,8 @@ WORD = 8
 NO_CAP = (1 << 64) - 1
 SLOT_COUNT = 512
 """Slots in a new account: the processes of one lease that may hold device memory at once."""
+SLOTS_CLAIMED = 18
+"""Place of that number in the header, in words."""
 CAP, TOTAL, PEAK, REFUSALS, REFUSED_SIZE, REFUSED_USED, OVERHEAD, REFUSED_PID = range(8, 16)
 """Places of a device record's numbers, in words from its beginning."""
 BUSY, BUSY_SINCE = 2, 3
@@ -116,6 +118,14 @@ class AccountContent:
             )
         return AccountReading(self.lease_id, tuple(devices), processes)
 
+    def release(self) -> None:
+        """Let go of the content, so that it can be unmapped."""
+        self._words.release()
+
+    def size_in_use(self) -> int:
+        """How many bytes of the file, from its beginning, say something. The rest is zero."""
+        return self._end() * WORD
+
     def limits(self) -> dict[str, tuple[int | None, int | None]]:
         """By UUID, the cap on each device (`None` is no cap) and its memory (`None` is unknown), in bytes."""
         found = {}
@@ -135,11 +145,15 @@ class AccountContent:
         return (HEADER_SIZE + DEVICE_SIZE * number) // WORD
 
     def _slots(self) -> Iterator[tuple[ProcessKey, int]]:
-        # All pids at once, because most of the many slots are free.
-        end = self._first_slot + self._slot_count * self._slot_words
+        end = self._end()
         pids = self._words[self._first_slot : end : self._slot_words].tolist()
         for slot in compress(range(self._first_slot, end, self._slot_words), pids):
             yield ProcessKey(self._words[slot], self._words[slot + 1]), slot
+
+    def _end(self) -> int:
+        """The word after the last slot that was ever claimed: most of the many slots never are."""
+        claimed = min(self._words[SLOTS_CLAIMED], self._slot_count)
+        return int(self._first_slot + claimed * self._slot_words)
 
     def _held(self, slot: int) -> tuple[int, ...]:
         at = slot + SLOT_HEAD_SIZE // WORD
