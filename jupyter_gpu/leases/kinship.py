@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from ..devices.processes import ProcessKey, environment_value, process_key, process_stat
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
 LEASE_VARIABLE = "JUPYTER_GPU_LEASE"
 _DEEPEST_TREE = 64
@@ -95,6 +95,15 @@ class Kinship:
         with self._lock:
             known = self._known(process.pid)
             return known is not None and known.descent.lineage[0] == process
+
+    def all_alive(self, processes: Iterable[ProcessKey]) -> bool:
+        """Whether all of them still run, as of the last `refresh`."""
+        with self._lock:
+            for process in processes:
+                known = self._known(process.pid)
+                if known is None or known.descent.lineage[0] != process:
+                    return False
+            return True
 
     def uses_gpu(self, pid: int) -> bool:
         """Whether the process has a GPU's device node open; true where that is not ours to see."""

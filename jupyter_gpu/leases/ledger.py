@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
+    from ..devices.device import Device, DeviceUsage
+
 __all__ = ["LeaseGone", "Ledger", "LedgerError"]
 
 ORPHAN_GRACE_S = 60.0
@@ -246,12 +248,8 @@ def device_states(held: Sequence[Lease], survey: Survey, in_use: Mapping[str, Ta
             on_device.setdefault(hold.uuid, []).append((lease, hold))
     return [
         _state(
-            DeviceState(
-                device,
-                utilization_percent=survey.usage[device.uuid].utilization_percent
-                if device.uuid in survey.usage
-                else None,
-            ),
+            device,
+            survey.usage.get(device.uuid),
             on_device.get(device.uuid, ()),
             in_use.get(device.uuid, Taken()),
         )
@@ -306,17 +304,23 @@ def _left(
     return result
 
 
-def _state(state: DeviceState, on_device: Sequence[tuple[Lease, LeaseHold]], use: Taken) -> DeviceState:
-    return replace(
-        state,
-        reserved_bytes=sum(hold.bytes or 0 for _, hold in on_device),
+def _state(
+    device: Device, usage: DeviceUsage | None, on_device: Sequence[tuple[Lease, LeaseHold]], use: Taken
+) -> DeviceState:
+    reserved = unreserved_use = 0
+    for lease, hold in on_device:
+        size = hold.bytes or 0
+        reserved += size
+        unreserved_use += max(0, use.by_lease.get(lease.id, 0) - size)
+    return DeviceState(
+        device,
+        reserved_bytes=reserved,
         foreign_bytes=use.foreign_bytes,
-        unreserved_use_bytes=sum(
-            max(0, use.by_lease.get(lease.id, 0) - (hold.bytes or 0)) for lease, hold in on_device
-        ),
+        unreserved_use_bytes=unreserved_use,
         lease_count=len(on_device),
         whole=any(hold.hold is Hold.WHOLE for _, hold in on_device),
-        holders=tuple(lease.owner.label for lease, _ in on_device),
+        utilization_percent=usage.utilization_percent if usage is not None else None,
+        holders=tuple([lease.owner.label for lease, _ in on_device]),
     )
 
 

@@ -6,7 +6,7 @@ Looking (the driver, /proc) and deciding are apart, so that the ledger's lock is
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from .kinship import LEASE_VARIABLE, UNKNOWN, Kinship
 
@@ -16,11 +16,10 @@ if TYPE_CHECKING:
     from ..devices.device import DeviceBackend, DeviceUsage, Inventory
     from ..devices.processes import ProcessKey
 
-__all__ = ["LEASE_VARIABLE", "SeenProcess", "Survey", "Taken", "look", "taken"]
+__all__ = ["LEASE_VARIABLE", "OnDevice", "SeenProcess", "Survey", "Taken", "look", "taken"]
 
 
-@dataclass(frozen=True)
-class SeenProcess:
+class SeenProcess(NamedTuple):
     """One process that was on a device, with what tells whose it is."""
 
     pid: int
@@ -49,6 +48,21 @@ class Survey:
         """
         by_root = {key: lease_id for lease_id, roots in leases.items() for key in roots}
         return {number: _owner(process, by_root, leases) for number, process in enumerate(self.processes)}
+
+    def by_device(self, owners: Mapping[int, str | None]) -> dict[str, OnDevice]:
+        """The processes on each device, by UUID, with `owners` as the method of that name gives them."""
+        found = {uuid: OnDevice(uuid) for uuid in self.usage}
+        for number, process in enumerate(self.processes):
+            there = found[process.uuid]
+            owner = owners[number]
+            if owner is None:
+                there.foreign.append(process)
+                there.hidden = there.hidden or not process.lineage
+            elif owner in there.own:
+                there.own[owner].append(process)
+            else:
+                there.own[owner] = [process]
+        return found
 
 
 @dataclass(frozen=True)
@@ -107,33 +121,52 @@ def taken(
         accounted: for each lease, the bytes on each device that its account says are in use. It counts where it is
             more than what was seen, because an allocation may be younger than the survey.
     """
-    owners = survey.owners(leases)
-    result = {}
-    for uuid, usage in survey.usage.items():
-        by_lease: dict[str, int] = {}
-        foreign = hidden = 0
-        unknown = False
-        for number, process in enumerate(survey.processes):
-            if process.uuid != uuid:
-                continue
-            unknown = unknown or process.memory_bytes is None
-            owner = owners[number]
-            if owner is not None:
-                by_lease[owner] = by_lease.get(owner, 0) + (process.memory_bytes or 0)
-            elif process.lineage:
-                foreign += process.memory_bytes or 0
-            else:
-                hidden += process.memory_bytes or 0
+    seen = survey.by_device(survey.owners(leases))
+    return {uuid: there.taken(survey.usage[uuid], accounted) for uuid, there in seen.items()}
+
+
+@dataclass(slots=True)
+class OnDevice:
+    """The processes on one device, by whose they are."""
+
+    uuid: str
+    own: dict[str, list[SeenProcess]] = field(default_factory=dict)
+    """Of each lease."""
+    foreign: list[SeenProcess] = field(default_factory=list)
+    hidden: bool = False
+    """Whether any of the foreign ones cannot be found in `/proc`."""
+
+    def taken(self, usage: DeviceUsage, accounted: Mapping[str, Mapping[str, int]]) -> Taken:
+        """Who has how much, as `taken` tells it for all devices."""
+        by_lease = {}
+        own = foreign = hidden = 0
+        unknown = usage.processes is None
+        for lease_id, processes in self.own.items():
+            size = 0
+            for process in processes:
+                if process.memory_bytes is None:
+                    unknown = True
+                else:
+                    size += process.memory_bytes
+            by_lease[lease_id] = size
         for lease_id, on_device in accounted.items():
-            by_lease[lease_id] = max(by_lease.get(lease_id, 0), on_device.get(uuid, 0))
+            size = on_device.get(self.uuid, 0)
+            if size > by_lease.get(lease_id, 0):
+                by_lease[lease_id] = size
         own = sum(by_lease.values())
+        for process in self.foreign:
+            if process.memory_bytes is None:
+                unknown = True
+            elif process.lineage:
+                foreign += process.memory_bytes
+            else:
+                hidden += process.memory_bytes
         # A process that /proc does not know may be ours, seen from inside a container: what our accounts say is in
         # use is taken off it, and the rest is foreign.
-        foreign += max(0, hidden - own) if hidden else 0
-        if (unknown or usage.processes is None) and usage.memory_used_bytes is not None:
+        foreign += max(0, hidden - own)
+        if unknown and usage.memory_used_bytes is not None:
             foreign = max(foreign, usage.memory_used_bytes - own)
-        result[uuid] = Taken(foreign, {lease: size for lease, size in by_lease.items() if size})
-    return result
+        return Taken(foreign, {lease: size for lease, size in by_lease.items() if size})
 
 
 def _owner(process: SeenProcess, by_root: Mapping[ProcessKey, str], leases: Iterable[str]) -> str | None:
