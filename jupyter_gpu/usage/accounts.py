@@ -1,0 +1,151 @@
+"""The accounts of all leases, read again and again: kept mapped, and worked out anew only where something changed."""
+
+from __future__ import annotations
+
+import mmap
+import os
+from typing import TYPE_CHECKING, NamedTuple
+
+from ..limits.account_file import HEADER_SIZE, AccountContent, AccountError, checked_size, open_file, read_account
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+    from pathlib import Path
+
+    from ..devices.processes import ProcessKey
+    from ..leases.lease import Lease
+    from ..limits.account_file import AccountDevice, AccountReading
+
+_MOST_MAPPED = 256
+"""Each takes a file descriptor; more accounts than this are opened for every reading."""
+
+
+class LeaseAccount(NamedTuple):
+    """What a lease's account says."""
+
+    devices: Mapping[str, AccountDevice]
+    """By UUID."""
+    counts: bool
+    """Whether any process counts in it what it allocates."""
+
+
+NO_ACCOUNT = LeaseAccount({}, False)
+
+
+class AccountBook:
+    """What the accounts of leases say. Not safe for several threads at once."""
+
+    def __init__(
+        self,
+        path_of: Callable[[str], Path],
+        alive: Callable[[ProcessKey], bool],
+        *,
+        most_mapped: int = _MOST_MAPPED,
+    ) -> None:
+        """Nothing is opened until it is needed.
+
+        Args:
+            path_of: where the account of a lease is.
+            alive: whether a process still runs.
+            most_mapped: how many accounts may be kept mapped.
+        """
+        self._path_of = path_of
+        self._alive = alive
+        self._most_mapped = most_mapped
+        self._mapped: dict[str, _MappedAccount] = {}
+
+    def read(self, leases: Iterable[Lease], *, check: bool) -> dict[str, LeaseAccount]:
+        """What the account of each lease that has devices says now; leases without a usable one are left out.
+
+        Args:
+            leases: the leases that have been granted.
+            check: whether the files may have been replaced since the last call, as happens with decisions only.
+        """
+        if check:
+            self._drop_others({lease.id for lease in leases})
+        found = {}
+        for lease in leases:
+            mapped = self._mapped.get(lease.id)
+            account = mapped.read(self._alive) if mapped is not None else self._first(lease)
+            if account is not None:
+                found[lease.id] = account
+        return found
+
+    def close(self) -> None:
+        """Let go of all files. The next reading opens them again."""
+        for mapped in self._mapped.values():
+            mapped.close()
+        self._mapped.clear()
+
+    def _drop_others(self, lease_ids: set[str]) -> None:
+        """Unmap the accounts of other leases, and those that have been replaced."""
+        for lease_id, mapped in list(self._mapped.items()):
+            if lease_id not in lease_ids or not mapped.is_current():
+                self._mapped.pop(lease_id).close()
+
+    def _first(self, lease: Lease) -> LeaseAccount | None:
+        """What an account says that is not mapped yet."""
+        if not lease.holds:
+            return None
+        path = self._path_of(lease.id)
+        try:
+            if len(self._mapped) >= self._most_mapped:
+                return _meaning(read_account(path))
+            mapped = self._mapped[lease.id] = _MappedAccount(path)
+        except AccountError:
+            return None
+        return mapped.read(self._alive)
+
+
+def _meaning(reading: AccountReading) -> LeaseAccount:
+    return LeaseAccount({device.uuid: device for device in reading.devices}, bool(reading.processes))
+
+
+class _MappedAccount:
+    def __init__(self, path: Path) -> None:
+        """Map the account at `path`.
+
+        Raises:
+            AccountError: there is none that can be used.
+        """
+        file = open_file(path)
+        try:
+            size = checked_size(path, file)
+            status = os.fstat(file)
+            self._map = mmap.mmap(file, size, prot=mmap.PROT_READ)
+            self._content = AccountContent(path, self._map)
+        except (OSError, ValueError) as error:
+            raise AccountError(f"the account {path} cannot be mapped: {error}") from error
+        finally:
+            os.close(file)
+        self._path = path
+        self._identity = (status.st_dev, status.st_ino)
+        self._size = HEADER_SIZE
+        """How many bytes say something. Whoever uses more of the file notes it in the header first."""
+        self._image = b""
+        self._processes: tuple[ProcessKey, ...] = ()
+        self._meaning = NO_ACCOUNT
+
+    def is_current(self) -> bool:
+        """Whether the file that was mapped is still the one at its path."""
+        try:
+            status = self._path.stat()
+        except OSError:
+            return False
+        return (status.st_dev, status.st_ino) == self._identity
+
+    def read(self, alive: Callable[[ProcessKey], bool]) -> LeaseAccount:
+        """What it says now."""
+        # Most accounts say the same as a second ago, and comparing is all that is done with those.
+        image = self._map[: self._size]
+        if image != self._image or (self._processes and not all(map(alive, self._processes))):
+            self._size = self._content.size_in_use()
+            self._image = self._map[: self._size]
+            reading = AccountContent(self._path, self._image).read(alive)
+            self._processes, self._meaning = tuple(reading.processes), _meaning(reading)
+        return self._meaning
+
+    def close(self) -> None:
+        """Unmap it."""
+        self._content.release()
+        self._map.close()
