@@ -27,17 +27,24 @@ from .devices.simulation import (
     account_paths,
     parse_specification,
     unleased_directory,
+    unleased_path,
 )
 from .limits.account import Account, AccountError, OutOfDeviceMemory
+from .limits.account_file import read_account
 from .paths import private_directory, runtime_directory
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
+
+    from .devices.simulation import SimulatedDevice
 
 __all__ = ["Allocation", "OutOfDeviceMemory", "allocate", "computing"]
 
+_UUIDS = ("GPU-", "MIG-")
 _lock = threading.Lock()
 _accounts: dict[tuple[int, str], Account] = {}
+_computing: dict[int, int] = {}
+"""How many `with computing()` each process is in: a forked child has its parent's numbers too."""
 
 
 class Allocation:
@@ -102,13 +109,20 @@ def allocate(amount: str | int, device: int = 0) -> Allocation:
 
 @contextlib.contextmanager
 def computing() -> Iterator[None]:
-    """Count the time inside the `with` as utilisation of this process's devices."""
+    """Count the time inside the `with` as utilisation of this process's devices, once however many threads compute."""
     account = _account()
-    account.begin_busy(time.monotonic_ns())
+    process = os.getpid()
+    with _lock:
+        _computing[process] = _computing.get(process, 0) + 1
+        if _computing[process] == 1:
+            account.begin_busy(time.monotonic_ns())
     try:
         yield
     finally:
-        account.end_busy(time.monotonic_ns())
+        with _lock:
+            _computing[process] -= 1
+            if not _computing[process]:
+                account.end_busy(time.monotonic_ns())
 
 
 def _account() -> Account:
@@ -119,8 +133,6 @@ def _account() -> Account:
         if key not in _accounts:
             if path:
                 _accounts[key] = Account.open(Path(path))
-            elif os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1"):
-                raise RuntimeError("this process runs on the CPU: it holds no GPU; ask for one, with auto for example")
             else:
                 _accounts[key] = _unleased_account()
         return _accounts[key]
@@ -140,9 +152,28 @@ def _unleased_account() -> Account:
         )
     me = process_key()
     assert me is not None
-    directory = private_directory(unleased_directory(private_directory(_runtime())))
-    devices = [(d.uuid, None, d.memory_bytes) for d in parse_specification(text) if not d.mig_enabled]
-    return Account.create(directory / f"{me.pid}-{me.start_time}", "", devices, slot_count=64)
+    runtime = private_directory(_runtime())
+    private_directory(unleased_directory(runtime))
+    devices = [(device.uuid, None, device.memory_bytes) for device in _visible(parse_specification(text))]
+    if not devices:
+        raise RuntimeError("this process runs on the CPU: it holds no GPU; ask for one, with auto for example")
+    return Account.create(unleased_path(runtime, me), "", devices, slot_count=64)
+
+
+def _visible(devices: Sequence[SimulatedDevice]) -> list[SimulatedDevice]:
+    """Those that CUDA_VISIBLE_DEVICES names, in its order, up to the first name that is none's, as CUDA has it."""
+    usable = [device for device in devices if not device.mig_enabled]
+    names = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if names is None:
+        return usable
+    chosen = []
+    for name in names.split(","):
+        word = name.strip()
+        named = [d for d in usable if word and (d.index == word or (word[:4] in _UUIDS and d.uuid.startswith(word)))]
+        if len(named) != 1 or named[0] in chosen:
+            break
+        chosen += named
+    return chosen
 
 
 @contextlib.contextmanager
@@ -154,6 +185,8 @@ def _device_lock() -> Iterator[None]:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
     finally:
+        # To close it would not do: a child that was forked meanwhile has it open too.
+        fcntl.flock(file, fcntl.LOCK_UN)
         os.close(file)
 
 
@@ -164,8 +197,7 @@ def _refuse_beyond_device(account: Account, uuid: str, size: int) -> None:
     used = 0
     for path in account_paths(_runtime()):
         try:
-            with Account.open(path) as other:
-                used += sum(device.used for device in other.read().devices if device.uuid == uuid)
+            used += sum(device.used for device in read_account(path).devices if device.uuid == uuid)
         except AccountError:
             continue
     if used + size > total:

@@ -52,14 +52,12 @@ def parse_amount(text: str) -> int:
 
 def exact_amount(amount: int) -> str:
     """The shortest text that `parse_amount` reads back to exactly `amount` bytes, such as `8GiB` or `1536MiB`."""
-    for unit, size in UNITS.items():
-        if amount % size == 0:
-            return f"{amount // size}{unit}"
-    return f"{amount}B"
+    texts = (f"{amount // size}{unit}" for unit, size in UNITS.items() if amount % size == 0)
+    return min(texts, key=len)
 
 
 def readable_amount(amount: int | None) -> str:
-    """`amount` bytes for people: binary units, two or three significant digits, such as `3.2 GiB`; `?` for `None`."""
+    """`amount` bytes for people: binary units, rounded to three digits or so, such as `3.2 GiB`; `?` for `None`."""
     if amount is None:
         return "?"
     for unit in ("TiB", "GiB", "MiB", "KiB"):

@@ -14,12 +14,18 @@ from traitlets import Unicode, default
 from ..limits.account import Account, AccountError
 from ..paths import runtime_directory
 from .device import Device, DeviceBackend, DeviceProcess, DeviceUsage, Inventory, Problem
-from .simulation import EXAMPLE, SPECIFICATION_VARIABLE, account_paths, parse_specification, unleased_directory
+from .processes import ProcessKey, is_alive
+from .simulation import (
+    EXAMPLE,
+    SPECIFICATION_VARIABLE,
+    account_paths,
+    parse_specification,
+    unleased_directory,
+    unleased_owner,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    from .processes import ProcessKey
 
 _IDLE_CELSIUS, _BUSY_CELSIUS = 32.0, 68.0
 _IDLE_WATTS, _LIMIT_WATTS = 45.0, 400.0
@@ -47,7 +53,7 @@ class SimulatedBackend(DeviceBackend):
     def __init__(self, **kwargs: object) -> None:
         super().__init__(**kwargs)
         self._lock = threading.Lock()
-        self._busy: dict[str, tuple[int, dict[ProcessKey, int]]] = {}
+        self._busy: dict[Path, tuple[int, dict[ProcessKey, int]]] = {}
 
     def inventory(self) -> Inventory:
         """The devices of the specification."""
@@ -77,14 +83,17 @@ class SimulatedBackend(DeviceBackend):
         held: dict[str, list[DeviceProcess]] = {}
         busy: dict[str, float] = {}
         runtime = Path(self.runtime_directory)
-        for path in account_paths(runtime):
+        paths = account_paths(runtime)
+        with self._lock:
+            self._busy = {path: before for path, before in self._busy.items() if path in paths}
+        for path in paths:
             try:
                 with Account.open(path) as account:
                     reading = account.read()
-                    fractions = self._busy_fractions(str(path), account)
+                    fractions = self._busy_fractions(path, account)
             except AccountError:
                 continue
-            if not reading.processes and path.parent == unleased_directory(runtime):
+            if path.parent == unleased_directory(runtime) and not is_alive(unleased_owner(path)):
                 with contextlib.suppress(OSError):
                     path.unlink()
                 continue
@@ -126,7 +135,7 @@ class SimulatedBackend(DeviceBackend):
             processes=processes,
         )
 
-    def _busy_fractions(self, path: str, account: Account) -> dict[ProcessKey, float]:
+    def _busy_fractions(self, path: Path, account: Account) -> dict[ProcessKey, float]:
         """The share of the time since the call before that each process computed, 0 to 1."""
         now = time.monotonic_ns()
         busy = account.busy(now)

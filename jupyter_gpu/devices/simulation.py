@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from .amount import parse_amount
+from .processes import ProcessKey
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 SPECIFICATION_VARIABLE = "JUPYTER_GPU_SIMULATE"
 EXAMPLE = "4xNVIDIA A100-SXM4-40GB:40GiB"
 
-_PART = re.compile(r"\s*(?:(?P<count>\d{1,3})x)?(?P<name>[^:,/]+?)\s*:\s*(?P<memory>[^:,/]+)\s*\Z")
+_PART = re.compile(r"\s*(?:(?P<count>\d{1,9})x)?(?P<name>[^:,/]+?)\s*:\s*(?P<memory>[^:,/]+)\s*\Z")
 _NAMESPACE = uuid.UUID("6f0b1c1e-6c57-5f0c-9c7f-7d3d8d1f3a42")
 _MOST_DEVICES = 256
 
@@ -75,6 +76,17 @@ def parse_specification(text: str) -> tuple[SimulatedDevice, ...]:
 def unleased_directory(runtime: Path) -> Path:
     """Where processes without a lease keep the accounts of what they hold on simulated devices."""
     return runtime / "simulated"
+
+
+def unleased_path(runtime: Path, process: ProcessKey) -> Path:
+    """The account of a process without a lease."""
+    return unleased_directory(runtime) / f"{process.pid}-{process.start_time}"
+
+
+def unleased_owner(path: Path) -> ProcessKey:
+    """The process whose account is at `path`; one that never was, where the name tells none."""
+    pid, _, start_time = path.name.partition("-")
+    return ProcessKey(int(pid), int(start_time)) if pid.isdecimal() and start_time.isdecimal() else ProcessKey(0, 0)
 
 
 def account_paths(runtime: Path) -> list[Path]:
