@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,10 @@ if TYPE_CHECKING:
 
 _INVENTORY_AGE_S = 30.0
 """After so long the kernel picker's devices are looked up again, in the background."""
+
+
+_PENDING_STARTS_S = 5.0
+"""How long the server's stop waits for starts that were given up to end."""
 
 
 class GPUExtension(ExtensionApp):
@@ -71,10 +76,18 @@ class GPUExtension(ExtensionApp):
         self._kernel_socket.start()
 
     async def stop_extension(self) -> None:
-        """Let go of the driver and the ledger's file; the kernels have given back their leases by now."""
+        """End what waits for a GPU, and let go of the driver. The server shuts its kernels down after this."""
         await self._kernel_socket.stop()
-        if GPUHost.initialized():
-            GPUHost.instance().close()
+        if not GPUHost.initialized():
+            return
+        host = GPUHost.instance()
+        await host.stop_waiting()
+        # A start that waited ends now. Were it still pending, the server's own shutdown would wait for it, or be given
+        # a kernel that begins while the others end.
+        pending = getattr(self.serverapp and self.serverapp.kernel_manager, "_pending_kernels", {})
+        if pending:
+            await asyncio.wait(list(pending.values()), timeout=_PENDING_STARTS_S)
+        host.close()
 
     def _route_kernels(self) -> str | None:
         """Make ours the provisioner of every kernelspec that names none. Returns why not, if not."""

@@ -150,6 +150,7 @@ class GPUHost(SingletonConfigurable):
         self.last_survey: Survey | None = None
         """What was seen last; good for lists, not for decisions."""
         self._last_look = 0.0
+        self._stopping = False
         self._changes = 0
         self._survey_lock = threading.RLock()
         self._looking: Future[Survey] | None = None
@@ -280,6 +281,8 @@ class GPUHost(SingletonConfigurable):
             RequestError: it can never be granted.
             LedgerError: the ledger cannot be used.
         """
+        if self._stopping:
+            ask = replace(ask, wait=False)
         waiting = _Waiting(self, ask)
         try:
             # A kernel that needs no device need not wait for a driver either.
@@ -315,6 +318,14 @@ class GPUHost(SingletonConfigurable):
     async def started(self, lease_id: str, process: ProcessKey) -> None:
         """Note the process that uses a lease."""
         await in_thread(self.ledger.start, lease_id, process)
+
+    async def stop_waiting(self) -> None:
+        """End all requests of this process that wait, and let none wait from now on."""
+        self._stopping = True
+        for record in self.kernels:
+            if record.waiting_id is not None:
+                with contextlib.suppress(LedgerError):
+                    await in_thread(self.ledger.cancel, record.waiting_id)
 
     async def release(self, lease_id: str) -> None:
         """End a lease. An unusable ledger is logged: whoever reads it next drops the lease once its process is gone."""

@@ -16,20 +16,10 @@ ROOT = Path(__file__).parents[1]
 
 def run(*command: str | Path, **variables: str) -> str:
     """What a command prints, without Node on its path."""
-    environment = {
-        **os.environ,
-        **variables,
-        "PATH": "/usr/bin:/bin" if variables.get("NO_NODE") else os.environ["PATH"],
-    }
-    done = subprocess.run(
-        [str(part) for part in command],
-        env=environment,
-        cwd="/",
-        capture_output=True,
-        text=True,
-        timeout=400,
-        check=False,
-    )
+    path = "/usr/bin:/bin" if variables.get("NO_NODE") else os.environ["PATH"]
+    environment = {**os.environ, **variables, "PATH": path}
+    arguments = [str(part) for part in command]
+    done = subprocess.run(arguments, env=environment, cwd="/", capture_output=True, text=True, timeout=400, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout + done.stderr
 

@@ -91,7 +91,12 @@ async def test_kernelspecs_carry_the_choices_with_the_bases_logo(
 async def test_a_picked_gpu_is_held_and_shown_and_let_go(api: API, jp_fetch: Callable[..., Any]) -> None:
     session = await api.start("a.ipynb", "python3-gpu1")
     kernel = await api.kernel(session["kernel"]["id"])
-    assert (kernel["label"], kernel["request"], kernel["origin"], kernel["state"]) == ("a.ipynb", "1", "variant", "running")
+    assert (kernel["label"], kernel["request"], kernel["origin"], kernel["state"]) == (
+        "a.ipynb",
+        "1",
+        "variant",
+        "running",
+    )
     assert [device["index"] for device in kernel["devices"]] == ["1"]
     [lease] = (await api.get("devices"))["devices"][1]["leases"]
     assert lease["kind"] == "shared"

@@ -54,7 +54,9 @@ def test_a_kernels_life_on_real_pynvml(tmp_path: Path, driver: NVMLStandIn) -> N
 
         code, refusal = server.send("PATCH", f"gpu/api/kernels/{kernel['kernel_id']}", {"request": "1:60GiB"})
         assert code == 409
-        assert refusal["message"].startswith("a.ipynb keeps 1:20GiB, because 1:60GiB cannot be had now: it waits for 60 GiB")
+        assert refusal["message"].startswith(
+            "a.ipynb keeps 1:20GiB, because 1:60GiB cannot be had now: it waits for 60 GiB"
+        )
         code, changed = server.send("PATCH", f"gpu/api/kernels/{kernel['kernel_id']}", {"request": "1:40GiB"})
         assert (code, changed["applied"]) == (200, "now")
         code, moved = server.send(

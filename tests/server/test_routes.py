@@ -17,7 +17,11 @@ METHODS = ("get", "post", "put", "patch", "delete")
 
 
 def implemented(handler: type[GPUHandler]) -> list[str]:
-    return [method for method in METHODS if any(method in cls.__dict__ for cls in handler.__mro__[: handler.__mro__.index(GPUHandler)])]
+    return [
+        method
+        for method in METHODS
+        if any(method in cls.__dict__ for cls in handler.__mro__[: handler.__mro__.index(GPUHandler)])
+    ]
 
 
 def example(pattern: str) -> str:

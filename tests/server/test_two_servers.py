@@ -82,3 +82,22 @@ def test_a_killed_servers_leases_go_with_its_kernels(tmp_path: Path, simulated_g
             pass
         host.ledger.drop_dead()
         assert list(host.accounts.directory.iterdir()) == []
+
+
+@pytest.mark.parametrize("cancelled", [False, True])
+def test_a_server_ends_promptly_though_a_start_waited(tmp_path: Path, simulated_gpus: str, cancelled: bool) -> None:
+    with (
+        live_server(tmp_path / "a", environment={"JUPYTER_GPU": "1:all"}) as server,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        server.start_session("first.ipynb")
+        body = {"path": "b.ipynb", "name": "b.ipynb", "type": "notebook", "kernel": {"name": "python3"}}
+        start = pool.submit(server.send, "POST", "api/sessions", body)
+        while not (entries := server.get("gpu/api/queue")["entries"]):
+            assert not start.done()
+        if cancelled:
+            assert server.send("DELETE", f"gpu/api/queue/{entries[0]['id']}")[0] == 204
+            assert start.result(30)[0] == 500
+        server.process.terminate()
+        server.process.wait(15)
+        assert "Traceback" not in server.log.read_text().partition("received signal 15")[2]
