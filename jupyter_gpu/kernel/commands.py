@@ -273,6 +273,8 @@ class Commands:
 
     def _layers(self, model: dict[str, Any] | None, devices: list[dict[str, Any]]) -> list[str]:
         layers = list((model or {}).get("layers") or [])
+        if self.session.lease.is_simulated:
+            layers.append("simulation")
         if self.session.lease.is_interposed and "interposer" not in layers:
             layers.insert(0, "interposer")
         limited = any(

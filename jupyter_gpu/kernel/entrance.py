@@ -7,6 +7,7 @@ put in place, and no framework and none of the modules behind the magics is impo
 from __future__ import annotations
 
 import os
+import re
 import sys
 
 from .imports import ImportWatch
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 _FRAMEWORK_FILES = os.path.join(os.path.dirname(os.path.abspath(__file__)), "frameworks")  # noqa: PTH100, PTH118, PTH120
 _NOT_FRAMEWORKS = ("__init__", "framework")
 _MARK = "_jupyter_gpu_entrance"
+_AFTER_GPU = re.compile(r"(?:^|=)\s*(%{1,2}gpu\s.*)\Z")
+"""A line up to the cursor that is about `%gpu`, with or without an assignment before it."""
 
 
 def framework_names() -> list[str]:
@@ -81,8 +84,7 @@ class Entrance:
         # IPython shows this for `%gpu?` and asks for it only then.
         gpu.getdoc = lambda: self.magic.help_text()  # type: ignore[attr-defined]  # noqa: PLW0108 - not made before it is asked
         shell.register_magic_function(gpu, magic_kind="line_cell", magic_name="gpu")
-        for key in ("%gpu", "%%gpu"):
-            shell.set_hook("complete_command", self._complete, str_key=key)
+        self._offer_completions()
         transforms = getattr(getattr(shell, "input_transformer_manager", None), "line_transforms", None)
         if transforms is not None:
             transforms[:] = [each for each in transforms if getattr(each, "__name__", "") != _measured_cell.__name__]
@@ -91,9 +93,29 @@ class Entrance:
         shell.events.register("post_run_cell", self.settle)
         self.settle()
 
-    def _complete(self, _: Any, event: Any) -> list[str]:
+    def _offer_completions(self) -> None:
+        matchers = getattr(getattr(self.shell, "Completer", None), "custom_matchers", None)
+        if matchers is None:
+            # Before IPython 8.6 ours stand among its own.
+            for key in ("%gpu", "%%gpu"):
+                self.shell.set_hook("complete_command", lambda _, e: self._choices(e.line, e.symbol), str_key=key)
+            return
+
+        def match(context: Any) -> dict[str, Any]:
+            found = _AFTER_GPU.search(context.text_until_cursor)
+            if found is None:
+                return {"completions": [], "suppress": False}
+            from IPython.core.completer import SimpleCompletion  # noqa: PLC0415 - at the Tab key, not at the start
+
+            choices = self._choices(found.group(1), context.token)
+            return {"completions": [SimpleCompletion(each, type="param") for each in choices], "suppress": True}
+
+        vars(match).update(matcher_api_version=2, matcher_identifier="jupyter_gpu", matcher_priority=100)
+        matchers.append(match)
+
+    def _choices(self, line: str, symbol: str) -> list[str]:
         try:
-            choices: list[str] = self.magic.complete(event.line, event.symbol)
+            choices: list[str] = self.magic.complete(line, symbol)
         except Exception:  # noqa: BLE001 - no completion is better than a traceback at the Tab key
             return []
         return choices

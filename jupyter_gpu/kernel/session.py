@@ -184,9 +184,13 @@ class Session:
         for framework in self.frameworks():
             if not framework.imported:
                 continue
-            outcome = framework.devices_changed()
+            try:
+                outcome = framework.devices_changed()
+                framework.after_import(self.limit_for(framework.name))
+            except Exception as error:  # noqa: BLE001 - the kernel has its new devices, whatever a framework makes of it
+                said.append(f"{framework.title} may not see the new devices: {type(error).__name__}: {error}.")
+                continue
             said.extend(outcome.done + outcome.remaining)
-            framework.after_import(self.limit_for(framework.name))
         return said
 
     @staticmethod

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
+from magic_kernel import StartKernel, leased
 
 from jupyter_gpu.kernel.arguments import CommandError, HelpAsked, Language
 from jupyter_gpu.kernel.completion import completions
@@ -126,6 +128,19 @@ class TestCompletion:
     )
     def test_what_may_stand_there(self, language: Language, line: str, symbol: str, offered: set[str]) -> None:
         assert offered <= set(completions(language, line, symbol, TWO, ["0", "1", "2", "3"]))
+
+    def test_in_a_kernel_nothing_else_is_offered(self, start_kernel: StartKernel, tmp_path: Path) -> None:
+        kernel = start_kernel(variables=leased(tmp_path, 8 * GIB))
+        assert kernel.complete("%gpu t") == ["tensorflow", "tf", "theano", "torch"]
+        assert kernel.complete("state = %gpu tf --me") == ["--memory"]
+        assert kernel.complete("%gpu theano ")[-2:] == ["cpu", "gpu"]
+        assert kernel.complete("%gpu watch o") == ["off", "on"]
+        assert "print" in kernel.complete("pri")
+
+    def test_the_question_mark_shows_the_help(self, start_kernel: StartKernel, tmp_path: Path) -> None:
+        shown = start_kernel(variables=leased(tmp_path, 8 * GIB)).inspect("%gpu")
+        assert "usage: %gpu" in shown
+        assert "limit TensorFlow" in shown
 
     def test_nothing_hidden_and_nothing_that_is_there_already(self, language: Language) -> None:
         assert "--measure-cell" not in completions(language, "%gpu --", "--", TWO, [])
