@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from fractions import Fraction
 
-from jupyter_gpu.devices.amount import exact_amount, parse_amount
+from ..devices.amount import exact_amount, parse_amount
 
 _INDEX = re.compile(r"(0|[1-9]\d{0,3})(\.(0|[1-9]\d{0,3}))?\Z", re.ASCII)
 _UUID = re.compile(r"(GPU|MIG)-[0-9A-Za-z/-]{1,80}\Z", re.ASCII | re.IGNORECASE)
@@ -175,6 +175,8 @@ class GPURequest:
             return CPU
         head, colon, tail = word.partition(":")
         head = head.strip()
+        if colon and head.lower() in ("cpu", "none"):
+            raise RequestError(f"{word!r} asks for memory of no GPU; write cpu alone, or name a GPU, such as auto:8GiB")
         counted = _COUNTED.match(head)
         if head.lower() == "auto" or counted is not None:
             memory = Memory.parse(tail) if colon else SHARED
