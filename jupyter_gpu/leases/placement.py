@@ -233,11 +233,12 @@ def _refuse_impossible_memory(memory: Memory, devices: Sequence[Device], count: 
             "ask for it without an amount, or with all"
         )
     largest = max(device.memory_bytes or 0 for device in devices)
-    has = (
-        f"GPU {devices[0].index} has"
-        if len(devices) == 1
-        else f"too few GPUs have that ({count} asked for), the largest has"
-    )
+    if len(devices) == 1:
+        has = f"GPU {devices[0].index} has"
+    elif count == 1:
+        has = "the largest GPU has"
+    else:
+        has = f"too few GPUs have that ({count} asked for), the largest has"
     raise RequestError(f"{memory} is more memory than there is: {has} {readable_amount(largest)}")
 
 
