@@ -28,7 +28,8 @@ class Device:
     name: str
     """The product's name, for a MIG instance followed by its profile."""
     memory_bytes: int | None
-    """All memory of the device; `None` where the driver does not tell (unified memory)."""
+    """The memory that programs can have, as CUDA counts it: less than `nvidia-smi` shows by what the driver keeps for
+    itself. `None` where the driver does not tell (unified memory)."""
     pci_address: str | None = None
     compute_capability: tuple[int, int] | None = None
     parent_uuid: str | None = None

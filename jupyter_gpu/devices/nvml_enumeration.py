@@ -163,8 +163,11 @@ class NVMLEnumeration:
             memory = known.memory()
         except HandleInvalidError:
             return known
-        if memory is not None and memory.total != known.device.memory_bytes:
-            known.device = replace(known.device, memory_bytes=memory.total)
+        if memory is not None:
+            # What the driver keeps for itself nobody can be given. Drivers that do not tell it apart count it as used.
+            usable = memory.total - getattr(memory, "reserved", 0)
+            if usable != known.device.memory_bytes:
+                known.device = replace(known.device, memory_bytes=usable)
         return known
 
     def _mig_enabled(self, uuid: str, handle: Any) -> bool:

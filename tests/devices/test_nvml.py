@@ -74,6 +74,7 @@ def test_used_free_and_reserved_memory_make_up_the_whole(stand_in: NVMLStandIn, 
     assert usage.memory_used_bytes == 3 * GIB
     assert usage.memory_reserved_bytes == GIB // 2
     assert usage.memory_free_bytes == 40 * GIB - GIB // 2 - 3 * GIB
+    assert backend.inventory().devices[0].memory_bytes == 40 * GIB - GIB // 2
 
 
 def test_a_uuid_that_is_not_there_is_left_out(stand_in: NVMLStandIn, backend: NVMLBackend) -> None:
