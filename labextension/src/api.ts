@@ -1,6 +1,8 @@
 import { URLExt } from '@jupyterlab/coreutils';
 import { ServerConnection } from '@jupyterlab/services';
 
+import { readKernels, withList } from './answers';
+import { GPUError, GPUErrorKind, messageOf } from './errors';
 import {
   IChangedKernel,
   IDevices,
@@ -13,31 +15,8 @@ import {
 } from './rest';
 import { IGPUAPI } from './tokens';
 
-/** What became of a call that brought no answer. */
-export type GPUErrorKind =
-  /** No connection to the server. */
-  | 'unreachable'
-  /** The server is there, but has no GPU API: the server extension is missing or switched off. */
-  | 'absent'
-  /** The server asks for authentication, or forbids. */
-  | 'forbidden'
-  /** The server refused this very request: it says what was wrong. */
-  | 'refused'
-  /** The server failed, or cannot answer just now. */
-  | 'failed';
-
-/** A call to the GPU API that brought no answer. The message is one sentence for people. */
-export class GPUError extends Error {
-  constructor(
-    readonly kind: GPUErrorKind,
-    message: string,
-    /** The HTTP status, or null where there was no response. */
-    readonly status: number | null = null
-  ) {
-    super(message);
-    this.name = 'GPUError';
-  }
-}
+export { GPUError, messageOf } from './errors';
+export type { GPUErrorKind } from './errors';
 
 /** The client of `<base_url>/gpu/api`. */
 export class GPUAPI implements IGPUAPI {
@@ -50,12 +29,12 @@ export class GPUAPI implements IGPUAPI {
     return this._json('GET', 'status');
   }
 
-  devices(): Promise<IDevices> {
-    return this._json('GET', 'devices');
+  async devices(): Promise<IDevices> {
+    return withList(await this._json<IDevices>('GET', 'devices'), 'devices');
   }
 
-  kernels(): Promise<IKernels> {
-    return this._json('GET', 'kernels');
+  async kernels(): Promise<IKernels> {
+    return readKernels(await this._json<IKernels>('GET', 'kernels'));
   }
 
   kernel(id: string): Promise<IKernel> {
@@ -66,8 +45,8 @@ export class GPUAPI implements IGPUAPI {
     return this._json('PATCH', `kernels/${encodeURIComponent(id)}`, change);
   }
 
-  queue(): Promise<IQueue> {
-    return this._json('GET', 'queue');
+  async queue(): Promise<IQueue> {
+    return withList(await this._json<IQueue>('GET', 'queue'), 'entries');
   }
 
   async cancelWaiting(id: string): Promise<void> {
@@ -156,9 +135,4 @@ function kindOf(status: number, ours: boolean): GPUErrorKind {
     return 'absent';
   }
   return status < 500 ? 'refused' : 'failed';
-}
-
-/** The sentence of whatever was thrown. */
-export function messageOf(error: unknown): string {
-  return error instanceof Error ? error.message : String(error);
 }

@@ -103,6 +103,42 @@ describe('GPUAPI', () => {
     expect(error.status).toBeNull();
   });
 
+  it('reads kernels from a table, which says the names of the fields once', async () => {
+    const [api] = apiThat(() =>
+      json({
+        time: 1,
+        stale: null,
+        columns: ['kernel_id', 'label', 'devices'],
+        device_columns: ['uuid', 'used_bytes'],
+        rows: [
+          ['k1', 'A.ipynb', [['GPU-1', 5]]],
+          ['k2', 'B.ipynb', []]
+        ]
+      })
+    );
+    expect(await api.kernels()).toEqual({
+      time: 1,
+      stale: null,
+      kernels: [
+        {
+          kernel_id: 'k1',
+          label: 'A.ipynb',
+          devices: [{ uuid: 'GPU-1', used_bytes: 5 }]
+        },
+        { kernel_id: 'k2', label: 'B.ipynb', devices: [] }
+      ]
+    });
+  });
+
+  it('fails in a sentence, not somewhere on the screen, on an answer of another version', async () => {
+    const [api] = apiThat(() => json({ time: 1 }));
+    for (const answer of [api.kernels(), api.devices(), api.queue()]) {
+      const error = await errorOf(answer);
+      expect(error.kind).toBe('failed');
+      expect(error.message).toContain('load this page again');
+    }
+  });
+
   it('fails on a good status without JSON, as a proxy may send', async () => {
     const [api] = apiThat(() => respond('<html>login</html>', 200));
     expect((await errorOf(api.devices())).kind).toBe('failed');

@@ -1,0 +1,43 @@
+import { GPUError } from './errors';
+import { IKernel, IKernelDevice, IKernels } from './rest';
+
+/** Kernels as the server sends them: the names of the fields once, and a row of values for each kernel. */
+interface IKernelTable extends Omit<IKernels, 'kernels'> {
+  readonly columns: readonly string[];
+  readonly device_columns: readonly string[];
+  readonly rows: readonly (readonly unknown[])[];
+}
+
+/** The kernels of an answer, whether it has them as a table or one by one. */
+export function readKernels(answer: IKernels | IKernelTable): IKernels {
+  if (!('rows' in answer)) {
+    return withList(answer, 'kernels');
+  }
+  const { columns, device_columns, rows, ...rest } = answer;
+  const kernels = rows.map(row => {
+    const kernel = named<IKernel>(columns, row);
+    const devices = kernel.devices as unknown as (readonly unknown[])[];
+    return {
+      ...kernel,
+      devices: devices.map(cells => named<IKernelDevice>(device_columns, cells))
+    };
+  });
+  return { ...rest, kernels };
+}
+
+/** The answer itself, if it has the list that it should have: a server of another version may not know it. */
+export function withList<T extends object>(answer: T, name: keyof T): T {
+  if (!Array.isArray(answer?.[name])) {
+    throw new GPUError(
+      'failed',
+      `The server's answer has no ${String(name)}. If it was just updated, load this page again.`
+    );
+  }
+  return answer;
+}
+
+function named<T>(names: readonly string[], values: readonly unknown[]): T {
+  return Object.fromEntries(
+    names.map((name, index) => [name, values[index]])
+  ) as T;
+}
