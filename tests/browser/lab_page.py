@@ -111,7 +111,7 @@ class LabPage:
     # Kernels
 
     def choices(self) -> list[str]:
-        """What the kernel dialog, which is open, offers to start."""
+        """The kernels that the kernel dialog, which is open, offers to start."""
         options = self.dialog.locator("select optgroup[label^='Start'] option")
         return [text.strip() for text in options.all_inner_texts()]
 
@@ -120,11 +120,22 @@ class LabPage:
         self.kernel_name.click()
         expect(self.dialog.locator("select")).to_be_visible()
 
-    def pick_kernel(self, choice: str) -> None:
-        """Pick what ends like this in the kernel dialog, and return once that was said to JupyterLab."""
+    def pick_gpu(self, gpu: str, kernel: str = "Python 3 (ipykernel)") -> None:
+        """Start another kernel from the kernel dialog, with a GPU, and return once that was said to JupyterLab.
+
+        Args:
+            gpu: what the choice begins with, such as "GPU 1" or "CPU".
+            kernel: the kernelspec's display name.
+        """
         self.open_kernel_dialog()
-        label = next(text for text in self.choices() if text.endswith(choice))
-        self.dialog.locator("select").select_option(label=label)
+        radio = self.dialog.get_by_role("radio", name=re.compile(rf"^{gpu}\b"))
+        if radio.count():
+            self.dialog.locator("select").select_option(label=kernel)
+            radio.check()
+        else:
+            # JupyterLab before 4.3, whose dialog cannot be added to, lists the kernel once for each GPU.
+            label = next(text for text in self.choices() if text.startswith(f"{kernel} — {gpu}"))
+            self.dialog.locator("select").select_option(label=label)
         self.dialog.locator(".jp-mod-accept").click()
         expect(self.dialog).to_have_count(0)
 

@@ -144,9 +144,11 @@ class LabServer:
         """The labels of those who hold a lease on a device."""
         return [lease["owner"]["label"] for lease in self.device(index)["leases"]]
 
-    def kernel_of(self, name: str) -> dict[str, Any] | None:
+    def kernel_of(self, name: str) -> dict[str, Any]:
         """The GPU API's word on the kernel of a notebook."""
-        return next((k for k in self.rest("gpu/api/kernels")["kernels"] if k["label"] == name), None)
+        session = next(session for session in self.rest("api/sessions") if session["name"] == name)
+        kernel: dict[str, Any] = self.rest(f"gpu/api/kernels/{session['kernel']['id']}")
+        return kernel
 
     def write_notebook(self, name: str, source: str = "", metadata: dict[str, Any] | None = None) -> Path:
         """A notebook of one cell in the server's directory."""

@@ -36,7 +36,7 @@ def test_a_gpu_picked_in_the_kernel_dialog_is_the_kernels_and_stays_with_the_not
     server.write_notebook("A.ipynb")
     notebook.open("A.ipynb")
     notebook.wait_for_kernel()
-    notebook.pick_kernel("GPU 1 · A100-SXM4-40GB")
+    notebook.pick_gpu("GPU 1")
     notebook.wait_for_kernel("python3-gpu1")
     assert notebook.run_cell(PRINT_DEVICES) == server.device("1")["uuid"]
     assert server.holders("1") == ["A.ipynb"]
