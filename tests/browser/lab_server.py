@@ -173,7 +173,7 @@ class LabServer:
         return content["metadata"]
 
     def _make_environment(self, simulate: str | None) -> dict[str, str]:
-        kept = ("PATH", "LANG", "LC_ALL", "TERM", "VIRTUAL_ENV", "COVERAGE_PROCESS_START")
+        kept = ("PATH", "PYTHONPATH", "LANG", "LC_ALL", "TERM", "VIRTUAL_ENV", "COVERAGE_PROCESS_START")
         environment = {name: os.environ[name] for name in kept if name in os.environ}
         places = {
             "HOME": self._home,
