@@ -19,7 +19,9 @@ def notebook_request(path: Path) -> str | None:
     """What `metadata.jupyter_gpu.request` says in the notebook at `path`; `None` if there is no such text.
 
     Clients that know nothing of jupyter_gpu save the name of the variant that was picked as the notebook's kernelspec;
-    what that name means is the request then. A file that is not there, is no notebook, or cannot be read has none. Blocks while it reads.
+    what that name means is the request then.
+
+    A file that is not there, is no notebook, or cannot be read has none. Blocks while it reads.
     """
     try:
         if not path.is_file() or path.stat().st_size > _LARGEST_NOTEBOOK:

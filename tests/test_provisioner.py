@@ -267,9 +267,7 @@ async def test_kernels_of_different_notebooks_do_not_share_a_whole_device(host: 
 async def test_a_kernel_waits_for_its_device_and_starts_when_it_is_free(host: GPUHost, tmp_path: Path) -> None:
     second = manager()
     async with running(manager(), **for_notebook(notebook(tmp_path, "1:all", "a.ipynb"))):
-        start = asyncio.ensure_future(
-            second.start_kernel(**for_notebook(notebook(tmp_path, "1:all", "b.ipynb")))
-        )
+        start = asyncio.ensure_future(second.start_kernel(**for_notebook(notebook(tmp_path, "1:all", "b.ipynb"))))
         [entry] = await until(lambda: waiting(host))
         assert entry.message == "waits for GPU 1, held by a.ipynb"
         assert [(r.label, r.state, r.waiting_id) for r in host.kernels if r.waiting_id] == [
@@ -284,9 +282,7 @@ async def test_a_kernel_waits_for_its_device_and_starts_when_it_is_free(host: GP
 
 async def test_a_wait_that_is_cancelled_keeps_the_kernel_from_starting(host: GPUHost, tmp_path: Path) -> None:
     async with running(manager(), **for_notebook(notebook(tmp_path, "1:all", "a.ipynb"))):
-        start = asyncio.ensure_future(
-            manager().start_kernel(**for_notebook(notebook(tmp_path, "1:all", "b.ipynb")))
-        )
+        start = asyncio.ensure_future(manager().start_kernel(**for_notebook(notebook(tmp_path, "1:all", "b.ipynb"))))
         [entry] = await until(lambda: waiting(host))
         assert host.ledger.cancel(entry.id)
         with pytest.raises(NotGranted, match=r"request 1:all for b\.ipynb was cancelled"):
@@ -304,9 +300,7 @@ async def test_a_wait_ends_at_its_limit(host: GPUHost, tmp_path: Path) -> None:
 
 async def test_a_wait_ends_when_the_start_is_given_up(host: GPUHost, tmp_path: Path) -> None:
     async with running(manager(), **for_notebook(notebook(tmp_path, "1:all", "a.ipynb"))):
-        start = asyncio.ensure_future(
-            manager().start_kernel(**for_notebook(notebook(tmp_path, "1:all", "b.ipynb")))
-        )
+        start = asyncio.ensure_future(manager().start_kernel(**for_notebook(notebook(tmp_path, "1:all", "b.ipynb"))))
         await until(lambda: waiting(host))
         start.cancel()
         with pytest.raises(asyncio.CancelledError):

@@ -28,11 +28,9 @@ NotebookClient(notebook, kernel_name=sys.argv[3]).execute()
 nbformat.write(notebook, sys.argv[2])
 """
 PROGRAMS = {
-    "nbclient": [sys.executable, "-c", NBCLIENT, "{notebook}", "{output}", "{kernel}"],
-    "papermill": [sys.executable, "-m", "papermill", "--log-level", "WARNING", "-k", "{kernel}", "{notebook}", "{output}"],
-    "jupyter execute": [
-        sys.executable, "-m", "jupyter", "execute", "--kernel_name={kernel}", "{notebook}", "--output={output}",
-    ],  # fmt: skip
+    "nbclient": ["-c", NBCLIENT, "{notebook}", "{output}", "{kernel}"],
+    "papermill": ["-m", "papermill", "--log-level", "WARNING", "-k", "{kernel}", "{notebook}", "{output}"],
+    "jupyter execute": ["-m", "jupyter", "execute", "--kernel_name={kernel}", "{notebook}", "--output={output}"],
 }
 
 
@@ -46,10 +44,16 @@ def notebook(tmp_path: Path) -> Path:
 def executed(program: str, notebook: Path, kernel: str, **variables: str) -> str:
     """What the notebook printed."""
     output = notebook.with_name("out.ipynb")
-    command = [part.format(notebook=notebook, output=output, kernel=kernel) for part in PROGRAMS[program]]
+    arguments = [part.format(notebook=notebook, output=output, kernel=kernel) for part in PROGRAMS[program]]
     environment = {**os.environ, "JUPYTER_DATA_DIR": str(notebook.parent / "data"), **variables}
     done = subprocess.run(
-        command, env=environment, cwd=notebook.parent, capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, *arguments],
+        env=environment,
+        cwd=notebook.parent,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     cells = json.loads(output.read_text())["cells"]

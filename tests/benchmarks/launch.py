@@ -57,7 +57,9 @@ async def measure(pairs: int) -> None:
     for name, times in (("stock LocalProvisioner", stock), ("gpu-provisioner", ours)):
         row = (statistics.median(times), min(times), max(times))
         print(f"{name:<36}" + "".join(f"{1000 * value:6.0f} ms" for value in row))
-    print(f"{'ratio, pair by pair (goal 1.03)':<36}{statistics.median(ratios):9.3f}{min(ratios):9.3f}{max(ratios):9.3f}")
+    print(
+        f"{'ratio, pair by pair (goal 1.03)':<36}{statistics.median(ratios):9.3f}{min(ratios):9.3f}{max(ratios):9.3f}"
+    )
     print(f"{'ratio of medians':<36}{statistics.median(ours) / statistics.median(stock):9.3f}")
 
 

@@ -19,11 +19,8 @@ NOTEBOOKS = sorted((Path(__file__).parents[2] / "binder" / "notebooks").glob("*.
 
 def outputs(notebook: Any) -> str:
     """Everything that was printed or shown."""
-    found = []
-    for cell in notebook.cells:
-        for output in cell.get("outputs", []):
-            found.append(output.get("text") or output.get("data", {}).get("text/plain", ""))
-    return "\n".join(found)
+    found = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    return "\n".join(output.get("text") or output.get("data", {}).get("text/plain", "") for output in found)
 
 
 async def executed(path: Path) -> Any:
