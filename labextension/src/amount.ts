@@ -34,7 +34,10 @@ export function readableAmount(bytes: number | null): string {
   return `${readableNumber(bytes, unit)} ${unit}`;
 }
 
-/** Two amounts in the unit of the larger, such as `3.2 / 8 GiB`. */
+/**
+ * Two amounts in the unit of the larger, such as `3.2 / 8 GiB`. The first has always as many decimals, so that it does
+ * not jump while it changes.
+ */
 export function pairOfAmounts(
   part: number | null,
   whole: number | null
@@ -43,8 +46,7 @@ export function pairOfAmounts(
     return readableAmount(part);
   }
   const unit = readableUnit(Math.max(part ?? 0, whole));
-  const first = part === null ? UNKNOWN : readableNumber(part, unit);
-  return `${first} / ${readableNumber(whole, unit)} ${unit}`;
+  return `${steadyNumber(part, unit)} / ${readableNumber(whole, unit)} ${unit}`;
 }
 
 /** The bytes that a text such as `8GiB` or `1.5 GB` means; null where it means none. */
@@ -72,4 +74,12 @@ export function readableNumber(bytes: number, unit: string): string {
   const number = bytes / UNITS[unit];
   const digits = Math.abs(number) < 100 && !Number.isInteger(number) ? 1 : 0;
   return number.toFixed(digits).replace(/\.0$/, '');
+}
+
+function steadyNumber(bytes: number | null, unit: string): string {
+  if (bytes === null) {
+    return UNKNOWN;
+  }
+  const number = bytes / UNITS[unit];
+  return number === 0 || number >= 100 ? number.toFixed(0) : number.toFixed(1);
 }

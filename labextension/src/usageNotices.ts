@@ -66,10 +66,13 @@ export class UsageNotices implements IDisposable {
   }
 
   private _check(key: string, kernel: IKernel, device: IKernelDevice): void {
-    const before = this._levels.get(key) ?? Level.fine;
+    const known = this._levels.get(key);
+    const before = known ?? Level.fine;
     const now = this._level(device, before);
     this._levels.set(key, now);
-    if (now > before && this._options.enabled()) {
+    // Near its cap is where many a kernel works: of that only the moment is news.
+    const isNews = now > before && (known !== undefined || now > Level.near);
+    if (isNews && this._options.enabled()) {
       this._tell(kernel, device, now);
     }
   }

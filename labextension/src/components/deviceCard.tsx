@@ -222,7 +222,6 @@ const Figures = React.memo(
 /** The memory that processes hold which are not Jupyter's. */
 function ForeignRow({ device }: { device: IDevice }): JSX.Element {
   const { trans } = useServices();
-  const count = device.foreign.length;
   const processes = device.foreign.map(({ pid, name, memory_bytes }) =>
     trans.__(
       '%1 (process %2): %3',
@@ -232,23 +231,19 @@ function ForeignRow({ device }: { device: IDevice }): JSX.Element {
     )
   );
   return (
-    <li className="jp-gpu-Row" data-condition="foreign">
-      <span className="jp-gpu-Row-name" title={processes.join('\n')}>
-        <span className="jp-gpu-Swatch" data-kind="foreign" />
-        <span className="jp-gpu-Row-label">
-          {count > 0
-            ? trans._n(
-                "%1 process that is not Jupyter's",
-                "%1 processes that are not Jupyter's",
-                count
-              )
-            : trans.__("Not Jupyter's")}
+    <li className="jp-gpu-Row jp-gpu-mod-figures" data-condition="foreign">
+      <div className="jp-gpu-Row-line">
+        <span className="jp-gpu-Row-name" title={processes.join('\n')}>
+          <span className="jp-gpu-Swatch" data-kind="foreign" />
+          <span className="jp-gpu-Row-label">{trans.__("Not Jupyter's")}</span>
         </span>
-      </span>
-      <span className="jp-gpu-Row-memory">
-        {readableAmount(device.foreign_bytes)}
-      </span>
-      <span className="jp-gpu-Row-processes">{namesOf(device, trans)}</span>
+        <span className="jp-gpu-Row-memory">
+          {readableAmount(device.foreign_bytes)}
+        </span>
+      </div>
+      {processes.length > 0 && (
+        <span className="jp-gpu-Row-remark">{namesOf(device, trans)}</span>
+      )}
     </li>
   );
 }

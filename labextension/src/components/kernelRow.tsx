@@ -27,39 +27,42 @@ export const KernelRow = React.memo(
         : null;
     return (
       <li
-        className="jp-gpu-Row"
+        className="jp-gpu-Row jp-gpu-mod-figures"
         data-condition={row.condition}
+        data-brief={briefly(row)}
         data-series={row.colour}
         data-kernel={row.kernelId ?? undefined}
       >
-        <Name row={row} />
-        <span
-          className="jp-gpu-Row-memory"
-          title={row.used_reason ?? memoryTitle(row, trans)}
-        >
-          {pairOfAmounts(row.used_bytes, row.cap_bytes)}
-        </span>
-        {showSparkline && (
-          <Sparkline
-            series={series}
-            column="memory"
-            top={row.cap_bytes ?? device_bytes ?? 0}
-            end={end}
-          />
-        )}
-        <span
-          className="jp-gpu-Row-utilization"
-          title={row.utilization_reason ?? trans.__('Utilisation of the GPU')}
-        >
-          {percent(row.utilization_percent)}
-        </span>
-        <Peak bytes={row.peak_bytes} kind={row.peak_kind} />
-        <span className="jp-gpu-Row-state">{stateText(row, trans)}</span>
-        {row.kernelId ? (
-          <ActionsButton kernelId={row.kernelId} label={row.label} />
-        ) : (
-          <span />
-        )}
+        <div className="jp-gpu-Row-line">
+          <Name row={row} />
+          <span
+            className="jp-gpu-Row-memory"
+            title={row.used_reason ?? memoryTitle(row, trans)}
+          >
+            {pairOfAmounts(row.used_bytes, row.cap_bytes)}
+          </span>
+          {row.kernelId && (
+            <ActionsButton kernelId={row.kernelId} label={row.label} />
+          )}
+        </div>
+        <div className="jp-gpu-Row-line">
+          {showSparkline && (
+            <Sparkline
+              series={series}
+              column="memory"
+              top={row.cap_bytes ?? device_bytes ?? 0}
+              end={end}
+            />
+          )}
+          <span
+            className="jp-gpu-Row-utilization"
+            title={row.utilization_reason ?? trans.__('Utilisation of the GPU')}
+          >
+            {percent(row.utilization_percent)}
+          </span>
+          <span className="jp-gpu-Row-state">{stateText(row, trans)}</span>
+          <Peak bytes={row.peak_bytes} kind={row.peak_kind} />
+        </div>
         {row.pending_request !== null && (
           <span className="jp-gpu-Row-remark">
             {trans.__('%1 from the next restart on', row.pending_request)}
@@ -201,6 +204,13 @@ export function conditionText(
     case 'elsewhere':
       return '';
   }
+}
+
+/** Where there is room for one of the two only: the utilisation of a kernel that computes, the state of any other. */
+function briefly(row: IRow): 'utilization' | 'state' {
+  return row.condition === 'busy' && row.utilization_percent !== null
+    ? 'utilization'
+    : 'state';
 }
 
 function stateText(row: IRow, trans: TranslationBundle): string {

@@ -154,7 +154,7 @@ function Summary(
           <input
             type="search"
             className="jp-gpu-Input jp-gpu-Summary-filter"
-            placeholder={trans.__('Filter GPUs and kernels')}
+            placeholder={trans.__('Filter')}
             aria-label={trans.__('Filter GPUs and kernels')}
             spellCheck={false}
             defaultValue={filter}
@@ -181,10 +181,10 @@ function Summary(
 
 function orders(trans: TranslationBundle): [Order, string][] {
   return [
-    ['gpu', trans.__('As they came')],
-    ['memory', trans.__('Memory')],
-    ['utilization', trans.__('Utilisation')],
-    ['idle', trans.__('Idle')],
-    ['name', trans.__('Name')]
+    ['gpu', trans.__('By start')],
+    ['memory', trans.__('By memory')],
+    ['utilization', trans.__('By utilisation')],
+    ['idle', trans.__('By idle time')],
+    ['name', trans.__('By name')]
   ];
 }

@@ -47,27 +47,29 @@ const WaitingRow = React.memo(
     const { trans, run } = useServices();
     return (
       <li className="jp-gpu-Row" data-condition="waiting" data-entry={entry.id}>
-        <span className="jp-gpu-Row-name" title={entry.path ?? entry.label}>
-          <span className="jp-gpu-Swatch" data-kind="waiting" />
-          <span className="jp-gpu-Row-label">{entry.label}</span>
-        </span>
-        <span
-          className="jp-gpu-Row-memory"
-          title={trans.__('What it asks for')}
-        >
-          {entry.request}
-        </span>
-        <button
-          type="button"
-          className="jp-gpu-IconButton"
-          data-gpu-stop=""
-          tabIndex={-1}
-          aria-label={trans.__('Stop %1 from waiting', entry.label)}
-          title={trans.__('Stop waiting')}
-          onClick={() => run(CommandIDs.cancelWaiting, { id: entry.id })}
-        >
-          <closeIcon.react tag="span" elementSize="normal" />
-        </button>
+        <div className="jp-gpu-Row-line">
+          <span className="jp-gpu-Row-name" title={entry.path ?? entry.label}>
+            <span className="jp-gpu-Swatch" data-kind="waiting" />
+            <span className="jp-gpu-Row-label">{entry.label}</span>
+          </span>
+          <span
+            className="jp-gpu-Row-memory"
+            title={trans.__('What it asks for')}
+          >
+            {entry.request}
+          </span>
+          <button
+            type="button"
+            className="jp-gpu-IconButton"
+            data-gpu-stop=""
+            tabIndex={-1}
+            aria-label={trans.__('Stop %1 from waiting', entry.label)}
+            title={trans.__('Stop waiting')}
+            onClick={() => run(CommandIDs.cancelWaiting, { id: entry.id })}
+          >
+            <closeIcon.react tag="span" elementSize="normal" />
+          </button>
+        </div>
         <span className="jp-gpu-Row-remark">
           {trans.__('%1 · for %2', entry.message, waited)}
         </span>
@@ -107,21 +109,23 @@ const UnassignedRow = React.memo(
         data-condition={condition}
         data-kernel={kernelId}
       >
-        <button
-          type="button"
-          className="jp-gpu-Row-name"
-          data-gpu-stop=""
-          tabIndex={-1}
-          title={kernel.path ?? label}
-          onClick={() => run(CommandIDs.showKernel, { kernelId })}
-        >
-          <span className="jp-gpu-Swatch" data-kind="none" />
-          <span className="jp-gpu-Row-label">{label}</span>
-        </button>
-        <span className="jp-gpu-Row-memory">
-          {conditionText(condition, trans)}
-        </span>
-        <ActionsButton kernelId={kernelId} label={label} />
+        <div className="jp-gpu-Row-line">
+          <button
+            type="button"
+            className="jp-gpu-Row-name"
+            data-gpu-stop=""
+            tabIndex={-1}
+            title={kernel.path ?? label}
+            onClick={() => run(CommandIDs.showKernel, { kernelId })}
+          >
+            <span className="jp-gpu-Swatch" data-kind="none" />
+            <span className="jp-gpu-Row-label">{label}</span>
+          </button>
+          <span className="jp-gpu-Row-memory">
+            {conditionText(condition, trans)}
+          </span>
+          <ActionsButton kernelId={kernelId} label={label} />
+        </div>
         {notice !== null && <span className="jp-gpu-Row-remark">{notice}</span>}
         {kernel.pending_request !== null && (
           <span className="jp-gpu-Row-remark">
