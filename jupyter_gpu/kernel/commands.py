@@ -318,7 +318,7 @@ def _state_blocks(content: dict[str, Any]) -> list[Any]:
         if device["utilization_percent"] is not None:
             words.append(f"{device['utilization_percent']:.0f} % busy")
         if device["refusals"]:
-            words.append(f"{device['refusals']} allocations refused at the cap")
+            words.append(f"{device['refusals']} allocation{'s' * (device['refusals'] > 1)} refused at the cap")
         title = f"GPU {device['index']}" if device["index"] else device["uuid"][:12]
         blocks.append(
             Meter(

@@ -243,11 +243,14 @@ class TestAuthority:
 
     async def test_a_child_of_the_kernel_acts_for_it(self, start: Any) -> None:
         notebook = await start(kernel="python3-gpu0")
+        program = (
+            "import os; from jupyter_gpu.kernel.channel import Channel\n"
+            "channel = Channel(os.environ['JUPYTER_GPU_SOCKET'], os.environ['JUPYTER_GPU_LEASE'])\n"
+            "print(channel.get('kernels/self')['kernel_id'])"
+        )
         code = (
-            "import subprocess, sys, os\n"
-            "program = '''import os; from jupyter_gpu.kernel.channel import Channel\n"
-            'print(Channel(os.environ["JUPYTER_GPU_SOCKET"], os.environ["JUPYTER_GPU_LEASE"]).get("kernels/self")["kernel_id"])\'\'\'\n'
-            "print(subprocess.run([sys.executable, '-c', program], capture_output=True, text=True).stdout)"
+            "import subprocess, sys\n"
+            f"print(subprocess.run([sys.executable, '-c', {program!r}], capture_output=True, text=True).stdout)"
         )
         assert notebook.kernel_id in (await notebook.run(code)).stdout
 

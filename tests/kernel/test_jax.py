@@ -1,4 +1,7 @@
-"""JAX in a kernel with a lease, on its CPU build: what its GPU back end would be started with is read back from JAX itself."""
+"""JAX in a kernel with a lease, on its CPU build.
+
+What its GPU back end would be started with is read back from JAX itself.
+"""
 
 from __future__ import annotations
 

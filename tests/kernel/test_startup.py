@@ -1,4 +1,4 @@
-"""`%gpu` is in every IPython kernel, takes nothing from the user, costs next to nothing, and never keeps a kernel down."""
+"""`%gpu` is in every IPython kernel, takes nothing from the user, costs next to nothing, and keeps no kernel down."""
 
 from __future__ import annotations
 
@@ -190,7 +190,8 @@ class TestWithoutThePackage:
             "import sys, types, importlib\n"
             f"root = types.ModuleType('_g'); root.__path__ = [{str(PACKAGE)!r}]; sys.modules['_g'] = root\n"
             f"[importlib.import_module(name) for name in {names!r}]\n"
-            "foreign = [n for n in sys.modules if n.split('.')[0] in ('IPython', 'traitlets', 'psutil', 'jupyter_gpu')]\n"
+            "names = ('IPython', 'traitlets', 'psutil', 'jupyter_gpu')\n"
+            "foreign = [n for n in sys.modules if n.split('.')[0] in names]\n"
             "assert not foreign, foreign\n"
         )
         subprocess.run([str(oldest_python), "-I", "-c", code], check=True, timeout=60)

@@ -55,7 +55,8 @@ class TestFromTheStart:
     def test_logical_devices_that_the_user_configured_stand_and_are_reported(self, kernel: MagicKernel) -> None:
         kernel.ok(
             "g = tf.config.list_physical_devices('GPU')[0]\n"
-            "tf.config.set_logical_device_configuration(g, [tf.config.LogicalDeviceConfiguration(memory_limit=m) for m in (512, 1024)])"
+            "parts = [tf.config.LogicalDeviceConfiguration(memory_limit=m) for m in (512, 1024)]\n"
+            "tf.config.set_logical_device_configuration(g, parts)"
         )
         assert started(kernel) == [[512, 1024], [LEFT_MIB[1]]]
         assert settings(kernel)["logical device GPU:0"] == ("1536 MiB", "you")

@@ -1,4 +1,4 @@
-"""TensorFlow in graph mode: the ConfigProto of the live session is read back, from TensorFlow's own session on its CPU build."""
+"""TensorFlow in graph mode: the ConfigProto of the live session is read back, on its CPU build."""
 
 from __future__ import annotations
 

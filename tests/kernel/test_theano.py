@@ -158,7 +158,8 @@ class TestAfterTheImportWithoutADevice:
         )
         tags = (
             "[sum(o in optdb.__db__.get(t, ()) for o in optdb.__db__.get(n, ())) for n, t in"
-            " (('gpuarray_opt', 'fast_run'), ('gpuarray_opt', 'fast_compile'), ('gpua_scanOp_make_inplace', 'fast_run'))]"
+            " (('gpuarray_opt', 'fast_run'), ('gpuarray_opt', 'fast_compile'),"
+            " ('gpua_scanOp_make_inplace', 'fast_run'))]"
         )
         kernel.ok(PLAN)
         assert kernel.value(tags) == [0, 0, 0]
@@ -170,7 +171,8 @@ class TestAfterTheImportWithoutADevice:
         assert "shared variables that were made on the GPU stay there" in said
         assert kernel.value(tags) == [0, 0, 0]
         kernel.ok(
-            "x = T.fmatrix()\nw = theano.shared(np.full((2, 2), 3, 'float32'))\nf = theano.function([x], T.exp(x) * w + x.sum())"
+            "x = T.fmatrix()\nw = theano.shared(np.full((2, 2), 3, 'float32'))\n"
+            "f = theano.function([x], T.exp(x) * w + x.sum())"
         )
         assert not [name for name in kernel.value("operations(f)") if "Gpu" in name]
         assert kernel.value("type(w).__name__") == "TensorSharedVariable"

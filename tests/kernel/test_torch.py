@@ -28,7 +28,8 @@ C._cuda_setMemoryFraction = lambda fraction, device: fractions.__setitem__(devic
 C._cuda_getMemoryFraction = lambda device: fractions.get(device, 1.0)
 def _stats(device):
     used, reserved, peak = held[device]
-    return {"allocated_bytes": {"all": {"current": used, "peak": peak}}, "reserved_bytes": {"all": {"current": reserved}}}
+    allocated = {"current": used, "peak": peak}
+    return {"allocated_bytes": {"all": allocated}, "reserved_bytes": {"all": {"current": reserved}}}
 C._cuda_memoryStats = _stats
 C._cuda_emptyCache = lambda: [each.__setitem__(1, each[0]) for each in held.values()]
 C._cuda_ipc_collect = lambda: None
