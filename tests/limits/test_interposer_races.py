@@ -46,7 +46,12 @@ def race(seconds: int, directory: Path, *, preload: bool = True, pools: bool = F
     def start() -> None:
         nonlocal started
         started += 1
-        command = [str(cuda.program("race")), str(seconds + 3), str(started), *(["pools"] if pools else [])]
+        command = [
+            str(cuda.program("race")),
+            str(int(end - time.monotonic()) + 2),
+            str(started),
+            *(["pools"] if pools else []),
+        ]
         running.append(subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True))
 
     for _ in range(PROCESSES):
@@ -100,8 +105,8 @@ def test_processes_that_are_killed_never_pass_the_cap_together(seconds: int, tmp
 @pytest.mark.parametrize("seconds", SECONDS)
 def test_pools_that_race_settle_below_the_cap(seconds: int, tmp_path: Path) -> None:
     (in_use, most, _, freed_twice), account = race(seconds, tmp_path, pools=True)
-    # A pool that may not grow is cut back after it did: for a moment each thread may be one step of growth too far.
-    assert most <= CAP + 12 * 192 * MIB
+    # Who is alone may find that a pool grew that should not, and cut it back: for a moment, by one allocation at most.
+    assert most <= CAP + 192 * MIB
     assert freed_twice == 0
     assert in_use == 0
     assert_nothing_is_left(account)

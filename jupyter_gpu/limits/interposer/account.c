@@ -324,6 +324,15 @@ uint64_t jgpu_account_used(const struct jgpu_account *account, unsigned device) 
     return used;
 }
 
+bool jgpu_account_is_shared(const struct jgpu_account *account, const struct jgpu_account_slot *own, unsigned device) {
+    for (unsigned number = slots_claimed(account); number-- > 0;) {
+        struct jgpu_account_slot *slot = jgpu_account_slot(account, number);
+        if (slot != own && (atomic_load(pending_in(account, slot, device)) | atomic_load(used_in(slot, device))) != 0)
+            return true;
+    }
+    return false;
+}
+
 enum jgpu_grant jgpu_account_reserve(const struct jgpu_account *account, struct jgpu_account_slot *own, unsigned device,
                                      uint64_t bytes) {
     uint64_t limit = jgpu_account_limit(account, device);

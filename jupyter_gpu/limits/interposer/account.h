@@ -120,6 +120,8 @@ void jgpu_account_note_refusal(const struct jgpu_account *account, unsigned devi
 
 /* What all slots hold together, in bytes. */
 uint64_t jgpu_account_used(const struct jgpu_account *account, unsigned device);
+/* Whether any other process holds or asks for memory of a device. */
+bool jgpu_account_is_shared(const struct jgpu_account *account, const struct jgpu_account_slot *own, unsigned device);
 /* What may be held by allocations, in bytes: the cap less what the driver took for itself; JGPU_NO_CAP is no cap. */
 uint64_t jgpu_account_limit(const struct jgpu_account *account, unsigned device);
 

@@ -124,7 +124,8 @@ static CUresult run(CUresult (*real)(CUgraphExec, CUstream), CUgraphExec handle,
         struct jgpu_pool *pool = jgpu_graph_pool(device);
         if (pool == NULL)
             continue;
-        refused = !jgpu_begin_growth(&growths[count], pool, bytes);
+        refused = !jgpu_begin_growth(&growths[count], pool, bytes) &&
+                  !jgpu_begin_growth_below_cap(&growths[count], pool, bytes);
         if (refused)
             jgpu_put_pool(pool);
         else
@@ -134,7 +135,8 @@ static CUresult run(CUresult (*real)(CUgraphExec, CUstream), CUgraphExec handle,
     if (!refused)
         JGPU_CALL(result, real(handle, stream));
     while (count > 0) {
-        jgpu_end_growth(&growths[--count]);
+        if (jgpu_end_growth(&growths[--count])) /* what has been launched cannot be taken back */
+            jgpu_growth_is_undone(&growths[count]);
         jgpu_put_pool(growths[count].pool);
     }
     return result;

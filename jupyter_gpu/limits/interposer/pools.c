@@ -24,6 +24,8 @@ struct jgpu_pool {
     uint64_t charged; /* bytes in the account for it */
     uint64_t asked;   /* number of the last question to the driver */
     uint64_t answered; /* number of the question whose answer is charged */
+    bool is_tried;     /* a thread sees whether what is idle will do */
+    uint64_t failed_bytes, failed_idle; /* when that last failed */
 };
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
@@ -79,6 +81,15 @@ void jgpu_put_pool(struct jgpu_pool *pool) {
 }
 
 struct jgpu_pool *jgpu_graph_pool(CUdevice device) { return find_or_add(GRAPHS, NULL, device); }
+
+struct jgpu_pool *jgpu_pool_on(CUdevice device, CUmemoryPool handle) { return find_or_add(POOL, handle, device); }
+
+struct jgpu_pool *jgpu_known_pool(CUmemoryPool handle) {
+    pthread_mutex_lock(&lock);
+    struct jgpu_pool *pool = find(POOL, handle, 0);
+    pthread_mutex_unlock(&lock);
+    return pool;
+}
 
 /* What the driver says of a pool, in bytes. */
 static bool ask(const struct jgpu_pool *pool, uint64_t *reserved, uint64_t *used) {
@@ -195,73 +206,76 @@ static uint64_t in_steps(uint64_t bytes) {
     return __builtin_add_overflow(bytes, (uint64_t)GROWTH_STEP - 1, &rounded) ? bytes : rounded / GROWTH_STEP * GROWTH_STEP;
 }
 
-bool jgpu_begin_growth(struct jgpu_growth *growth, struct jgpu_pool *pool, uint64_t bytes) {
-    uint64_t wanted = in_steps(bytes), reserved, used;
-    *growth = (struct jgpu_growth){.pool = pool, .device = pool->account_device};
-    pthread_mutex_lock(&lock);
-    growth->before = pool->charged;
-    pthread_mutex_unlock(&lock);
-    if (jgpu_reserve_if_free(growth->device, wanted)) {
-        growth->reserved = wanted;
-        return true;
-    }
-    /* At the cap. What the pool has idle is the lease's own already, and the driver serves from it first. Where that is
-     * in too small pieces it lets the pool grow instead, which is then undone before the caller hears of it. To be strict
-     * beforehand would mean to wait for the device at every allocation of a program that runs at its cap. */
-    if (ask(pool, &reserved, &used) && reserved >= used && reserved - used >= bytes)
-        return true;
-    if (!jgpu_reserve(growth->device, wanted))
+static bool reserve_growth(struct jgpu_growth *growth, bool (*reserve)(int, uint64_t)) {
+    uint64_t wanted = in_steps(growth->bytes);
+    if (!reserve(growth->device, wanted))
         return false;
     growth->reserved = wanted;
     return true;
 }
 
+static void prepare_growth(struct jgpu_growth *growth, struct jgpu_pool *pool, uint64_t bytes) {
+    *growth = (struct jgpu_growth){.pool = pool, .device = pool->account_device, .bytes = bytes};
+    pthread_mutex_lock(&lock);
+    growth->before = pool->charged;
+    pthread_mutex_unlock(&lock);
+}
+
+/* Whether to see if the pool serves from what it has idle. Where that is in too small pieces it grows instead, which has
+ * to be undone; so only one process and one thread tries at a time, and nobody tries again what has failed unless more is
+ * idle now. */
+static bool may_try(struct jgpu_growth *growth) {
+    struct jgpu_pool *pool = growth->pool;
+    uint64_t reserved, used;
+    if (jgpu_is_shared(growth->device) || jgpu_is_over(growth->device))
+        return false;
+    if (!ask(pool, &reserved, &used) || reserved < used || reserved - used < growth->bytes)
+        return false;
+    growth->idle = reserved - used;
+    pthread_mutex_lock(&lock);
+    bool may = !pool->is_tried &&
+               (pool->failed_bytes == 0 || growth->bytes < pool->failed_bytes || growth->idle > pool->failed_idle);
+    if (may)
+        pool->is_tried = true;
+    pthread_mutex_unlock(&lock);
+    return may;
+}
+
+bool jgpu_begin_growth(struct jgpu_growth *growth, struct jgpu_pool *pool, uint64_t bytes) {
+    prepare_growth(growth, pool, bytes);
+    /* At the cap, what the pool has idle is the lease's own already, and the driver serves from it first. To be strict
+     * then would mean to wait for the device at every allocation of a program that runs at its cap. */
+    return reserve_growth(growth, jgpu_reserve_if_free) || may_try(growth);
+}
+
+bool jgpu_begin_growth_below_cap(struct jgpu_growth *growth, struct jgpu_pool *pool, uint64_t bytes) {
+    prepare_growth(growth, pool, bytes);
+    return reserve_growth(growth, jgpu_reserve);
+}
+
 bool jgpu_end_growth(struct jgpu_growth *growth) {
-    look_at(growth->pool);
+    struct jgpu_pool *pool = growth->pool;
+    look_at(pool);
     if (growth->reserved > 0)
         jgpu_cancel(growth->device, growth->reserved);
     pthread_mutex_lock(&lock);
-    bool grew = growth->pool->charged > growth->before;
+    bool must_go = pool->charged > growth->before && jgpu_is_over(growth->device);
+    if (growth->reserved == 0 && must_go) {
+        pool->failed_bytes = growth->bytes;
+        pool->failed_idle = growth->idle;
+    } else if (growth->reserved == 0) {
+        pool->is_tried = false;
+    }
     pthread_mutex_unlock(&lock);
-    return grew && jgpu_is_over(growth->device);
+    return must_go;
 }
 
-void jgpu_undo_growth(struct jgpu_growth *growth, uint64_t bytes) {
-    CUstreamCaptureMode mode = jgpu_relax_capture();
-    trim(growth->pool);
-    jgpu_resume_capture(mode);
-    jgpu_note_refusal(growth->device, bytes);
-}
-
-/* ---- the hooks that make, trim and destroy pools ---- */
-
-JGPU_EXPORT CUresult CUDAAPI cuMemPoolCreate(CUmemoryPool *pool, const CUmemPoolProps *props) {
-    __typeof__(&cuMemPoolCreate) real = JGPU_REAL(cuMemPoolCreate);
-    if (real == NULL)
-        return CUDA_ERROR_NOT_INITIALIZED;
-    CUresult result = real(pool, props);
-    if (result != CUDA_SUCCESS || jgpu_inside != 0 || props == NULL || !jgpu_is_counted())
-        return result;
-    CUdevice device = -1;
-    if (props->location.type == CU_MEM_LOCATION_TYPE_DEVICE)
-        device = props->location.id;
-    else if ((int)props->location.type == JGPU_LOCATION_PART_OF_DEVICE)
-        device = props->location.id & 0xff;
-    if (device >= 0)
-        jgpu_put_pool(find_or_add(POOL, *pool, device));
-    return result;
-}
-
-JGPU_EXPORT CUresult CUDAAPI cuMemPoolTrimTo(CUmemoryPool handle, size_t keep) {
-    __typeof__(&cuMemPoolTrimTo) real = JGPU_REAL(cuMemPoolTrimTo);
-    if (real == NULL)
-        return CUDA_ERROR_NOT_INITIALIZED;
-    if (jgpu_inside != 0 || !jgpu_is_counted())
-        return real(handle, keep);
-    CUresult result;
-    JGPU_CALL(result, real(handle, keep));
-    jgpu_look_at_pools();
-    return result;
+void jgpu_growth_is_undone(struct jgpu_growth *growth) {
+    jgpu_give_back_idle_pools();
+    pthread_mutex_lock(&lock);
+    if (growth->reserved == 0)
+        growth->pool->is_tried = false;
+    pthread_mutex_unlock(&lock);
 }
 
 /* Where a pool goes before what was taken from it, each of those is charged by itself until it is freed. */
@@ -276,12 +290,7 @@ static void charge_what_is_left(struct jgpu_pool *pool) {
     }
 }
 
-JGPU_EXPORT CUresult CUDAAPI cuMemPoolDestroy(CUmemoryPool handle) {
-    __typeof__(&cuMemPoolDestroy) real = JGPU_REAL(cuMemPoolDestroy);
-    if (real == NULL)
-        return CUDA_ERROR_NOT_INITIALIZED;
-    if (jgpu_inside != 0 || !jgpu_is_counted())
-        return real(handle);
+struct jgpu_pool *jgpu_begin_destruction(CUmemoryPool handle) {
     pthread_mutex_lock(&lock);
     struct jgpu_pool *pool = find(POOL, handle, 0);
     if (pool != NULL)
@@ -293,162 +302,21 @@ JGPU_EXPORT CUresult CUDAAPI cuMemPoolDestroy(CUmemoryPool handle) {
         pthread_mutex_lock(&lock);
     }
     pthread_mutex_unlock(&lock);
-    CUresult result;
-    JGPU_CALL(result, real(handle));
-    if (pool == NULL)
-        return result;
-    if (result == CUDA_SUCCESS)
+    return pool;
+}
+
+void jgpu_end_destruction(struct jgpu_pool *pool, bool is_destroyed) {
+    if (is_destroyed)
         charge_what_is_left(pool);
     pthread_mutex_lock(&lock);
-    uint64_t charged = pool->charged;
+    uint64_t charged = is_destroyed ? pool->charged : 0;
     int device = pool->account_device;
-    if (result == CUDA_SUCCESS) {
+    if (is_destroyed) {
         memset(pool, 0, sizeof *pool);
     } else {
         pool->closing = false;
         pool->users--;
     }
     pthread_mutex_unlock(&lock);
-    if (result == CUDA_SUCCESS)
-        jgpu_discharge(device, charged);
-    return result;
-}
-
-/* ---- the hooks that take memory from pools ---- */
-
-/* The device that a stream is on; -1 where that cannot be told. */
-static CUdevice device_of(CUstream stream, bool per_thread) {
-    __typeof__(&cuCtxGetDevice) get_device = JGPU_REAL(cuCtxGetDevice);
-    CUdevice device = -1;
-    if ((uintptr_t)stream <= 2) /* the default streams, which belong to the current context */
-        return get_device != NULL && get_device(&device) == CUDA_SUCCESS ? device : -1;
-    __typeof__(&cuStreamGetCtx) get_context = per_thread ? JGPU_REAL(cuStreamGetCtx_ptsz) : JGPU_REAL(cuStreamGetCtx);
-    __typeof__(&cuCtxGetCurrent) get_current = JGPU_REAL(cuCtxGetCurrent);
-    __typeof__(&cuCtxPushCurrent_v2) push = JGPU_REAL(cuCtxPushCurrent_v2);
-    __typeof__(&cuCtxPopCurrent_v2) pop = JGPU_REAL(cuCtxPopCurrent_v2);
-    CUcontext context, current;
-    if (get_context == NULL || get_current == NULL || push == NULL || pop == NULL || get_device == NULL ||
-        get_context(stream, &context) != CUDA_SUCCESS)
-        return -1;
-    if (get_current(&current) == CUDA_SUCCESS && current == context)
-        return get_device(&device) == CUDA_SUCCESS ? device : -1;
-    if (push(context) != CUDA_SUCCESS)
-        return -1;
-    if (get_device(&device) != CUDA_SUCCESS)
-        device = -1;
-    pop(&context);
-    return device;
-}
-
-/* The record of a pool that memory is taken from, NULL where it is not to be counted. One that nobody made in this
- * process is a device's default, an import, or one in host memory, and only the first is charged here. */
-static struct jgpu_pool *pool_of(CUmemoryPool handle) {
-    pthread_mutex_lock(&lock);
-    struct jgpu_pool *pool = find(POOL, handle, 0);
-    pthread_mutex_unlock(&lock);
-    if (pool != NULL)
-        return pool;
-    __typeof__(&cuDeviceGetCount) get_count = JGPU_REAL(cuDeviceGetCount);
-    __typeof__(&cuDeviceGetDefaultMemPool) get_default = JGPU_REAL(cuDeviceGetDefaultMemPool);
-    int count = 0;
-    if (get_count == NULL || get_default == NULL || get_count(&count) != CUDA_SUCCESS)
-        return NULL;
-    for (CUdevice device = 0; device < count; device++) {
-        CUmemoryPool of_device;
-        if (get_default(&of_device, device) == CUDA_SUCCESS && of_device == handle)
-            return find_or_add(POOL, handle, device);
-    }
-    return NULL;
-}
-
-static struct jgpu_pool *current_pool(CUstream stream, bool per_thread) {
-    CUdevice device = device_of(stream, per_thread);
-    __typeof__(&cuDeviceGetMemPool) get_pool = JGPU_REAL(cuDeviceGetMemPool);
-    CUmemoryPool handle;
-    if (device < 0 || get_pool == NULL || get_pool(&handle, device) != CUDA_SUCCESS)
-        return NULL;
-    return pool_of(handle);
-}
-
-static bool is_capturing(CUstream stream, bool per_thread) {
-    __typeof__(&cuStreamIsCapturing) ask_stream =
-        per_thread ? JGPU_REAL(cuStreamIsCapturing_ptsz) : JGPU_REAL(cuStreamIsCapturing);
-    CUstreamCaptureStatus status = CU_STREAM_CAPTURE_STATUS_NONE;
-    return ask_stream != NULL && ask_stream(stream, &status) == CUDA_SUCCESS &&
-           status != CU_STREAM_CAPTURE_STATUS_NONE;
-}
-
-/* Free what was just allocated, and wait until the pool can give it back. */
-static void undo(CUdeviceptr pointer, CUstream stream, bool per_thread) {
-    CUresult ignored;
-    __typeof__(&cuMemFreeAsync) give_back = per_thread ? JGPU_REAL(cuMemFreeAsync_ptsz) : JGPU_REAL(cuMemFreeAsync);
-    __typeof__(&cuStreamSynchronize) wait =
-        per_thread ? JGPU_REAL(cuStreamSynchronize_ptsz) : JGPU_REAL(cuStreamSynchronize);
-    CUstreamCaptureMode mode = jgpu_relax_capture();
-    if (give_back != NULL)
-        JGPU_CALL(ignored, give_back(pointer, stream));
-    if (wait != NULL)
-        JGPU_CALL(ignored, wait(stream));
-    (void)ignored;
-    jgpu_resume_capture(mode);
-}
-
-enum from { CURRENT_POOL, GIVEN_POOL };
-
-static CUresult allocate(CUdeviceptr *pointer, size_t size, enum from from, CUmemoryPool handle, CUstream stream,
-                         bool per_thread) {
-    __typeof__(&cuMemAllocAsync) from_current =
-        per_thread ? JGPU_REAL(cuMemAllocAsync_ptsz) : JGPU_REAL(cuMemAllocAsync);
-    __typeof__(&cuMemAllocFromPoolAsync) from_pool =
-        per_thread ? JGPU_REAL(cuMemAllocFromPoolAsync_ptsz) : JGPU_REAL(cuMemAllocFromPoolAsync);
-    if (from == CURRENT_POOL ? from_current == NULL : from_pool == NULL)
-        return CUDA_ERROR_NOT_INITIALIZED;
-    struct jgpu_pool *pool = NULL;
-    if (jgpu_inside == 0 && jgpu_is_counted())
-        pool = from == CURRENT_POOL ? current_pool(stream, per_thread) : pool_of(handle);
-    /* In a capture it only becomes a node of a graph, whose memory is taken when it is launched. */
-    struct jgpu_growth growth;
-    if (pool != NULL && is_capturing(stream, per_thread)) {
-        jgpu_put_pool(pool);
-        pool = NULL;
-    }
-    if (pool != NULL && !jgpu_begin_growth(&growth, pool, size)) {
-        jgpu_put_pool(pool);
-        return CUDA_ERROR_OUT_OF_MEMORY;
-    }
-    CUresult result;
-    JGPU_CALL(result, from == CURRENT_POOL ? from_current(pointer, size, stream)
-                                           : from_pool(pointer, size, handle, stream));
-    if (pool == NULL)
-        return result;
-    bool is_over = jgpu_end_growth(&growth);
-    if (result == CUDA_SUCCESS && is_over) {
-        undo(*pointer, stream, per_thread);
-        jgpu_undo_growth(&growth, size);
-        *pointer = 0;
-        result = CUDA_ERROR_OUT_OF_MEMORY;
-    } else if (result == CUDA_SUCCESS) {
-        jgpu_restore_charge(&(struct jgpu_charge){
-            .kind = JGPU_POOLED, .device = growth.device, .key = *pointer, .bytes = size, .owner = pool});
-    }
-    jgpu_put_pool(pool);
-    return result;
-}
-
-JGPU_EXPORT CUresult CUDAAPI cuMemAllocAsync(CUdeviceptr *pointer, size_t size, CUstream stream) {
-    return allocate(pointer, size, CURRENT_POOL, NULL, stream, false);
-}
-
-JGPU_EXPORT CUresult CUDAAPI cuMemAllocAsync_ptsz(CUdeviceptr *pointer, size_t size, CUstream stream) {
-    return allocate(pointer, size, CURRENT_POOL, NULL, stream, true);
-}
-
-JGPU_EXPORT CUresult CUDAAPI cuMemAllocFromPoolAsync(CUdeviceptr *pointer, size_t size, CUmemoryPool pool,
-                                                     CUstream stream) {
-    return allocate(pointer, size, GIVEN_POOL, pool, stream, false);
-}
-
-JGPU_EXPORT CUresult CUDAAPI cuMemAllocFromPoolAsync_ptsz(CUdeviceptr *pointer, size_t size, CUmemoryPool pool,
-                                                          CUstream stream) {
-    return allocate(pointer, size, GIVEN_POOL, pool, stream, true);
+    jgpu_discharge(device, charged);
 }

@@ -13,20 +13,31 @@ struct jgpu_pool;
 struct jgpu_growth {
     struct jgpu_pool *pool; /* NULL: not counted */
     int device;
+    uint64_t bytes;    /* that are asked for */
     uint64_t reserved; /* bytes that were reserved for it; 0: what the pool has idle should do */
+    uint64_t idle;     /* what the pool had idle then */
     uint64_t before;   /* what the pool was charged */
 };
 
 /* The pool of graph memory on a device; NULL where the lease does not have the device. To be put back. */
 struct jgpu_pool *jgpu_graph_pool(CUdevice device);
+/* A pool that was seen before, and one on a device that may be new; NULL where it is not counted. To be put back. */
+struct jgpu_pool *jgpu_known_pool(CUmemoryPool handle);
+struct jgpu_pool *jgpu_pool_on(CUdevice device, CUmemoryPool handle);
 void jgpu_put_pool(struct jgpu_pool *pool);
 
-/* Before `bytes` are taken from a pool. False: refused, and noted so. */
+/* Before a pool is destroyed, NULL where it is not counted, and afterwards. */
+struct jgpu_pool *jgpu_begin_destruction(CUmemoryPool handle);
+void jgpu_end_destruction(struct jgpu_pool *pool, bool is_destroyed);
+
+/* Before `bytes` are taken from a pool. False where there is no room, neither below the cap nor in the pool. */
 bool jgpu_begin_growth(struct jgpu_growth *growth, struct jgpu_pool *pool, uint64_t bytes);
-/* Afterwards, whether it succeeded or not. True where the pool grew past the cap by it, so that it must be undone. */
+/* The same after all has been done to make room, and with room below the cap only. False: refused, and noted so. */
+bool jgpu_begin_growth_below_cap(struct jgpu_growth *growth, struct jgpu_pool *pool, uint64_t bytes);
+/* Afterwards, whether it succeeded or not. True where the pool grew past the cap by it: then it must be undone, and
+ * jgpu_growth_is_undone called. */
 bool jgpu_end_growth(struct jgpu_growth *growth);
-/* After the undoing: give back what is idle, and note the refusal. */
-void jgpu_undo_growth(struct jgpu_growth *growth, uint64_t bytes);
+void jgpu_growth_is_undone(struct jgpu_growth *growth);
 
 /* Charge what the pools have now: at a synchronisation the driver may have taken out of them what was freed. */
 void jgpu_look_at_pools(void);

@@ -171,6 +171,8 @@ void jgpu_discharge(int device, uint64_t bytes) { jgpu_account_discharge(&accoun
 
 void jgpu_note_refusal(int device, uint64_t bytes) { jgpu_account_note_refusal(&account, (unsigned)device, bytes); }
 
+bool jgpu_is_shared(int device) { return jgpu_account_is_shared(&account, slot(), (unsigned)device); }
+
 bool jgpu_is_over(int device) {
     return jgpu_account_used(&account, (unsigned)device) > jgpu_account_limit(&account, (unsigned)device);
 }

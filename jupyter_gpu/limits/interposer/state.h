@@ -33,6 +33,8 @@ void jgpu_commit(int device, uint64_t reserved, uint64_t actual);
 void jgpu_charge(int device, uint64_t bytes);
 void jgpu_discharge(int device, uint64_t bytes);
 void jgpu_note_refusal(int device, uint64_t bytes);
+/* Whether other processes of the lease have a part in a device. */
+bool jgpu_is_shared(int device);
 /* Whether the lease holds more than it may. */
 bool jgpu_is_over(int device);
 
