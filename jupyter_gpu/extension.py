@@ -12,8 +12,10 @@ from traitlets import Bool, Type
 from .host import GPUHost
 from .kernelspecs import PROVISIONER, GPUKernelSpecManager
 from .server.handlers import handlers
+from .server.kernel_events import GPUEvents
 from .server.manager import GPUManager
 from .server.socket import KernelSocket
+from .usage.sampler import GPUSampler
 
 if TYPE_CHECKING:
     from jupyter_server.serverapp import ServerApp
@@ -53,7 +55,7 @@ class GPUExtension(ExtensionApp):
 
     manager_class = Type(GPUManager, klass=GPUManager, help="What answers the REST API.").tag(config=True)
 
-    classes = [GPUHost, GPUKernelSpecManager, GPUManager]  # noqa: RUF012 - traitlets' way
+    classes = [GPUHost, GPUKernelSpecManager, GPUManager, GPUEvents, GPUSampler]  # noqa: RUF012 - traitlets' way
 
     def initialize_settings(self) -> None:
         """Make the parts and hand them to the server."""
@@ -62,7 +64,11 @@ class GPUExtension(ExtensionApp):
         host = GPUHost.instance(parent=self)
         manager = self.manager_class(serverapp, host=host, parent=self)
         manager.provisioner_reason = self._route_kernels()
+        self._manager = manager
         self._kernel_socket = KernelSocket(serverapp, manager=manager, parent=self)
+        self._kernel_events = GPUEvents(
+            host=host, sampler=manager.sampler, event_logger=serverapp.event_logger, parent=self
+        )
         self.settings.update(gpu_manager=manager)
         serverapp.web_app.settings["gpu_manager"] = manager
         if self.kernel_spec_variants and manager.provisioner_reason is None:
@@ -74,10 +80,13 @@ class GPUExtension(ExtensionApp):
         host.look_soon()
         host.limits.prepare()
         self._kernel_socket.start()
+        self._kernel_events.start()
 
     async def stop_extension(self) -> None:
         """End what waits for a GPU, and let go of the driver. The server shuts its kernels down after this."""
         await self._kernel_socket.stop()
+        self._kernel_events.stop()
+        self._manager.close()
         if not GPUHost.initialized():
             return
         host = GPUHost.instance()

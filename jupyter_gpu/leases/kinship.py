@@ -51,6 +51,8 @@ class _Known:
     read_at: float
     pidfd: int | None
     uses_gpu: bool | None = None
+    name: str | None = None
+    named: bool = False
 
 
 @dataclass
@@ -105,6 +107,16 @@ class Kinship:
                     return False
             return True
 
+    def name_of(self, pid: int) -> str | None:
+        """The name of a process of this user; `None` for other users' processes, whose names are not ours to tell."""
+        with self._lock:
+            known = self._known(pid)
+            if known is None:
+                return None
+            if not known.named:
+                known.name, known.named = _own_name(pid), True
+            return known.name
+
     def uses_gpu(self, pid: int) -> bool:
         """Whether the process has a GPU's device node open; true where that is not ours to see."""
         with self._lock:
@@ -131,7 +143,7 @@ class Kinship:
                 self._forget(pid)
             elif known.descent.lease_id is None and self._clock() - known.read_at > _FOREIGN_LIFE_S:
                 known.descent = Descent(known.descent.lineage, _lease_of(pid, known.descent.lineage[0]))
-                known.read_at = self._clock()
+                known.read_at, known.named = self._clock(), False
                 return known
             else:
                 return known
@@ -187,6 +199,16 @@ def _lease_of(pid: int, process: ProcessKey) -> str | None:
     lease_id = environment_value(pid, LEASE_VARIABLE)
     # The pid may have gone to another process in between: what was read is then not this one's.
     return lease_id if lease_id and process_key(pid) == process else None
+
+
+def _own_name(pid: int) -> str | None:
+    try:
+        if os.stat(f"/proc/{pid}").st_uid != os.getuid():  # noqa: PTH116 - no more than a number is wanted
+            return None
+        with open(f"/proc/{pid}/comm", encoding="utf-8", errors="replace") as file:  # noqa: PTH123
+            return file.read().strip()
+    except OSError:
+        return None
 
 
 def _pid_namespace() -> int | None:

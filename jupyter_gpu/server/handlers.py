@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from jupyter_server.auth.decorator import authorized
@@ -10,6 +11,7 @@ from jupyter_server.base.handlers import APIHandler
 from jupyter_server.extension.handler import ExtensionHandlerMixin
 from tornado import web
 
+from .bodies import Body
 from .manager import BadRequest, Conflict, GPUManager, NotFound, Unavailable
 
 if TYPE_CHECKING:
@@ -26,6 +28,7 @@ class GPUHandler(ExtensionHandlerMixin, APIHandler):
     """What all handlers share: the manager, and errors as one sentence of JSON."""
 
     auth_resource = AUTH_RESOURCE
+    _tag: str | None = None
 
     @property
     def manager(self) -> GPUManager:
@@ -39,7 +42,14 @@ class GPUHandler(ExtensionHandlerMixin, APIHandler):
             content = await model
         except (BadRequest, NotFound, Conflict, Unavailable) as error:
             self.refuse(_STATUS[type(error)], str(error))
-        self.finish(json.dumps(content))
+        if isinstance(content, Body):
+            self._tag = f'"{content.tag}"'
+            content = content.content
+        self.finish(content if isinstance(content, bytes) else json.dumps(content))
+
+    def compute_etag(self) -> str | None:
+        """What tells the answer from others; `None` for those that are made for one client."""
+        return self._tag
 
     def refuse(self, status: int, message: str) -> NoReturn:
         """End the request with an HTTP status and one sentence."""
@@ -124,6 +134,26 @@ class KernelHandler(GPUHandler):
         return body["request"], body.get("restart", False)
 
 
+class HistoryHandler(GPUHandler):
+    """What was used over time."""
+
+    @web.authenticated
+    @authorized
+    async def get(self) -> None:
+        """What is newer than the query's `since`."""
+        await self.answer(self.manager.history(self._since()))
+
+    def _since(self) -> float:
+        text = self.get_query_argument("since", "0")
+        try:
+            since = float(text)
+        except ValueError:
+            since = math.nan
+        if not 0 <= since < math.inf:
+            self.refuse(400, f"since={text!r} is no time; give seconds since the epoch, such as the last answer's time")
+        return since
+
+
 class QueueHandler(GPUHandler):
     """The requests that wait."""
 
@@ -154,6 +184,7 @@ handlers = [
     (r"/gpu/api/devices", DevicesHandler),
     (r"/gpu/api/kernels", KernelsHandler),
     (rf"/gpu/api/kernels/{_KERNEL_ID}", KernelHandler),
+    (r"/gpu/api/history", HistoryHandler),
     (r"/gpu/api/queue", QueueHandler),
     (rf"/gpu/api/queue/{_ENTRY_ID}", QueueEntryHandler),
 ]

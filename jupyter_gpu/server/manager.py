@@ -2,37 +2,29 @@
 
 from __future__ import annotations
 
+import time
 import uuid
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from jupyter_server.utils import ensure_async
-from traitlets import Instance
+from traitlets import Instance, default
 from traitlets.config import LoggingConfigurable
 
 from .. import __version__
 from ..host import DriverSilent, GPUHost, NotGranted, in_thread
-from ..leases.lease import Ask, Lease, Origin, Owner, Refusal
+from ..leases.lease import Ask, Lease, LeaseState, Origin, Owner, Refusal
 from ..leases.ledger import LeaseGone, LedgerError
 from ..leases.request import GPURequest, RequestError
-from .models import (
-    JSON,
-    Snapshot,
-    devices_model,
-    kernel_devices_model,
-    kernel_state,
-    problems_model,
-    queue_model,
-    take_snapshot,
-)
+from ..usage.sampler import GPUSampler
+from .bodies import Bodies, Body
+from .kernel_models import KernelModels
+from .models import JSON, Snapshot, devices_model, problems_model, queue_entries
 
 if TYPE_CHECKING:
     from jupyter_server.serverapp import ServerApp
 
     from ..kernels import KernelRecord
-
-_FRESH_S = 0.5
-"""A survey that is younger than this serves another client as well."""
 
 
 class BadRequest(Exception):  # noqa: N818 - HTTP's name
@@ -52,16 +44,23 @@ class Unavailable(Exception):  # noqa: N818 - HTTP's name
 
 
 class GPUManager(LoggingConfigurable):
-    """Devices, kernels and queue of one server as JSON-safe models.
+    """Devices, kernels and queue of one server as JSON-safe models, or as bodies that many clients get.
 
     Every method may raise `Unavailable`; each message is a sentence for people.
     """
 
     host = Instance(GPUHost)
+    sampler = Instance(GPUSampler)
+
+    @default("sampler")
+    def _default_sampler(self) -> GPUSampler:
+        return GPUSampler(host=self.host, parent=self)
 
     def __init__(self, serverapp: ServerApp, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self._serverapp = serverapp
+        self._kernels = KernelModels(serverapp, self.host.kernels)
+        self._bodies = Bodies()
         self.provisioner_reason: str | None = None
         """Why kernels are not started by our provisioner; `None` if they are."""
 
@@ -69,7 +68,10 @@ class GPUManager(LoggingConfigurable):
         """Whether everything is in place, and what is not."""
         inventory = self.host.inventory
         if inventory is None:
-            inventory = (await self._survey()).inventory
+            try:
+                inventory = (await self.host.survey()).inventory
+            except DriverSilent as error:
+                raise Unavailable(str(error)) from error
         problem = await self._ledger_problem()
         return {
             "version": __version__,
@@ -87,22 +89,18 @@ class GPUManager(LoggingConfigurable):
             "provisioner": {"active": self.provisioner_reason is None, "reason": self.provisioner_reason},
         }
 
-    async def devices(self) -> JSON:
-        """All devices, what they do, who holds them and who else is on them."""
-        return devices_model(await self._snapshot(), simulated=self.host.simulated)
+    async def devices(self) -> Body:
+        """All devices, what they do, who holds them and who else is on them. Whoever asks is taken to watch."""
+        snapshot = await self._snapshot(watch=True)
+        state = (snapshot.number, snapshot.stale)
+        return self._bodies.get("devices", state, lambda: devices_model(snapshot, simulated=self.host.simulated))
 
-    async def queue(self) -> JSON:
-        """The requests that wait, in order of arrival."""
-        return queue_model(await self._snapshot())
-
-    async def kernels(self) -> JSON:
-        """All kernels of this server, with what each holds and uses."""
-        snapshot = await self._snapshot()
-        sessions = await self._sessions()
-        ids = list(self._serverapp.kernel_manager.list_kernel_ids())
-        ids += [record.kernel_id for record in self.host.kernels if record.kernel_id not in ids]
-        models = [self._kernel_model(kernel_id, snapshot, sessions.get(kernel_id)) for kernel_id in ids]
-        return {"time": snapshot.time, "kernels": models}
+    async def kernels(self) -> Body:
+        """All kernels of this server, with what each holds and uses. Whoever asks is taken to watch."""
+        snapshot = await self._snapshot(watch=True)
+        await self._kernels.refresh()
+        state = (snapshot.number, snapshot.stale, self._kernels.state())
+        return self._bodies.get("kernels", state, lambda: self._kernels.table(snapshot))
 
     async def kernel(self, kernel_id: str) -> JSON:
         """One kernel of this server.
@@ -111,7 +109,28 @@ class GPUManager(LoggingConfigurable):
             NotFound: there is none with this id.
         """
         self._require_kernel(kernel_id)
-        return self._kernel_model(kernel_id, await self._snapshot(), (await self._sessions()).get(kernel_id))
+        snapshot = await self._snapshot(watch=False)
+        await self._kernels.refresh()
+        return self._kernels.model(kernel_id, snapshot, snapshot.survey.inventory.by_uuid())
+
+    async def history(self, since: float) -> bytes:
+        """What was used after `since` (seconds since the epoch), as JSON. Whoever asks is taken to watch."""
+        await self._snapshot(watch=True)
+        return await in_thread(self.sampler.history.body, since, self.sampler.interval_s)
+
+    async def queue(self) -> JSON:
+        """The requests that wait, in order of arrival."""
+        recent = self.sampler.recent()
+        try:
+            leases = await in_thread(self.host.leases_now) if recent is None else recent.leases
+        except LedgerError as error:
+            raise Unavailable(str(error)) from error
+        waiting = [lease for lease in leases if lease.state is LeaseState.WAITING]
+        return {"time": round(time.time(), 3), "entries": queue_entries(waiting, self.host.process)}
+
+    def close(self) -> None:
+        """Take no more samples. Never blocks."""
+        self.sampler.close()
 
     async def change_kernel(self, kernel_id: str, text: str, *, restart: bool) -> JSON:
         """Set another request for a kernel, and the kernel's model with what became of it.
@@ -169,7 +188,8 @@ class GPUManager(LoggingConfigurable):
             record.wanted = str(request)
             return "on-restart", f"{record.label} gets {request} when its kernel is restarted."
         await self._prepare(record, request, held)
-        await ensure_async(self._serverapp.kernel_manager.restart_kernel(record.kernel_id))
+        kernel_manager: Any = self._serverapp.kernel_manager
+        await ensure_async(kernel_manager.restart_kernel(record.kernel_id))
         return "restarted", f"{record.label} was restarted with {request}."
 
     async def _prepare(self, record: KernelRecord, request: GPURequest, held: Lease | None) -> None:
@@ -198,53 +218,14 @@ class GPUManager(LoggingConfigurable):
         leases = await in_thread(self.host.leases_now)
         return next((lease for lease in leases if lease.id == record.lease_id), None)
 
-    def _kernel_model(self, kernel_id: str, snapshot: Snapshot, session: JSON | None) -> JSON:
-        record = self.host.kernels.get(kernel_id)
-        lease = next((lease for lease in snapshot.leases if record and lease.id == record.lease_id), None)
-        devices = kernel_devices_model(lease, snapshot)
-        kernel_manager = self._serverapp.kernel_manager
-        manager = kernel_manager.get_kernel(kernel_id) if kernel_id in kernel_manager else None
-        path = session["path"] if session else (record.path if record else None)
-        name = (record.kernel_name if record else None) or getattr(manager, "kernel_name", "")
-        return {
-            "kernel_id": kernel_id,
-            "name": name,
-            "label": (session and session["name"]) or (record.label if record else name),
-            "path": path,
-            "type": session["type"] if session else None,
-            "execution_state": getattr(manager, "execution_state", None),
-            "state": kernel_state(record, lease, devices),
-            "lease_id": lease.id if lease else None,
-            "request": record.request if record else None,
-            "origin": record.origin.value if record and record.origin else None,
-            "pending_request": record.wanted if record and record.wanted != record.request else None,
-            "notices": list(record.notices) if record else ["This kernel was not started by the GPU provisioner."],
-            "pid": record.pid if record else None,
-            "idle_since": None,
-            "layers": list(record.layers) if record else [],
-            "devices": devices,
-        }
-
     def _require_kernel(self, kernel_id: str) -> None:
-        if kernel_id not in self._serverapp.kernel_manager and self.host.kernels.get(kernel_id) is None:
+        if not self._kernels.is_known(kernel_id):
             raise NotFound(f"there is no kernel {kernel_id} on this server")
 
-    async def _sessions(self) -> dict[str, JSON]:
-        """The session of each kernel, by kernel id."""
-        sessions = await ensure_async(self._serverapp.session_manager.list_sessions())
-        return {session["kernel"]["id"]: session for session in sessions if session.get("kernel")}
-
-    async def _survey(self) -> Any:
+    async def _snapshot(self, *, watch: bool) -> Snapshot:
         try:
-            return await self.host.survey(younger_than_s=_FRESH_S)
-        except DriverSilent as error:
-            raise Unavailable(str(error)) from error
-
-    async def _snapshot(self) -> Snapshot:
-        survey = await self._survey()
-        try:
-            return await in_thread(take_snapshot, self.host, survey)
-        except LedgerError as error:
+            return await (self.sampler.watched() if watch else self.sampler.current())
+        except (DriverSilent, LedgerError) as error:
             raise Unavailable(str(error)) from error
 
     async def _ledger_problem(self) -> str | None:

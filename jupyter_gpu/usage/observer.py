@@ -15,7 +15,7 @@ from ..leases.ledger import device_states
 from .accounts import AccountBook
 from .attribution import attribute
 from .marks import Marks
-from .snapshot import Snapshot
+from .snapshot import ForeignProcess, Snapshot
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from ..devices.device import Device
     from ..devices.processes import ProcessKey
     from ..host import GPUHost
-    from ..leases.survey import Survey
+    from ..leases.survey import OnDevice, Survey, Taken
 
 IDLE_PERCENT = 1.0
 _LEAST_STEP_S = 0.001
@@ -89,11 +89,24 @@ class Observer:
                 caps=self._caps,
                 uses=uses,
                 marks=self._marks.update(self._time, self._lease_of, uses, self._idle_percent),
-                foreign={uuid: there.foreign for uuid, there in seen.items()},
+                foreign={uuid: self._foreign(there, in_use[uuid]) for uuid, there in seen.items() if there.foreign},
                 process=self._host.process,
                 changes=changes,
                 lease_of=self._lease_of,
             )
+
+    def _foreign(self, there: OnDevice, taken: Taken) -> list[ForeignProcess]:
+        """The processes that no lease covers.
+
+        Those that cannot be found here may well be a lease's. They are listed only if it has to be somebody else's
+        memory that they hold.
+        """
+        name_of = self._host.kinship.name_of
+        return [
+            ForeignProcess(process.pid, name_of(process.pid) if process.lineage else None, process.memory_bytes)
+            for process in there.foreign
+            if process.lineage or taken.foreign_bytes
+        ]
 
     def close(self) -> None:
         """Let go of all files."""

@@ -12,7 +12,7 @@ import threading
 import time
 from concurrent.futures import Future
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from traitlets import Float, Instance, Int
 from traitlets.config import LoggingConfigurable
@@ -26,16 +26,28 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
+    from ..leases.survey import Survey
     from .snapshot import Snapshot
 
 _FRESH_STEPS = 1.5
 """For so many intervals a snapshot is up to date."""
 
 
+class _Seen(NamedTuple):
+    """What came of the last look at the devices."""
+
+    survey: Survey
+    at: float
+    """When it had ended, by the sampler's clock."""
+    took_s: float
+    snapshot: Snapshot | None
+    """The newest with that survey; `None` where the ledger could not be read."""
+
+
 class Need:
     """What keeps the sampler running though nobody watches, until it is closed."""
 
-    def __init__(self, sampler: Sampler, interval_s: float) -> None:
+    def __init__(self, sampler: GPUSampler, interval_s: float) -> None:
         self.interval_s = interval_s
         self._sampler = sampler
 
@@ -44,7 +56,7 @@ class Need:
         self._sampler.release(self)
 
 
-class Sampler(LoggingConfigurable):
+class GPUSampler(LoggingConfigurable):
     """Takes snapshots at intervals, while they are wanted.
 
     Its thread starts with the first wish, and is a daemon, which keeps no process from ending.
@@ -92,12 +104,11 @@ class Sampler(LoggingConfigurable):
         self._began: float | None = None
         """When the look that is under way began; `None` while there is none."""
         self._last_began = float("-inf")
+        self._observing = threading.Lock()
+        """Held from reading `_seen` until it has been replaced, so that no older look takes the place of a newer."""
+        self._seen: _Seen | None = None
         self._last: Snapshot | None = None
-        self._last_taken = float("-inf")
-        self._took_s = 0.0
-        """How long the last look took."""
-        self._failure: Exception | None = None
-        """Why the last look came to nothing; `None` if it did not."""
+        self._failing = False
         self._reported = False
 
     @property
@@ -131,6 +142,13 @@ class Sampler(LoggingConfigurable):
         """Call `listener` with every snapshot, in the sampler's thread or another."""
         self._listeners.append(listener)
 
+    def recent(self) -> Snapshot | None:
+        """The last snapshot, if it is up to date; `None` if one would have to be waited for. Never blocks."""
+        seen = self._seen
+        if seen is None or seen.snapshot is None or seen.snapshot.changes != self.host.changes:
+            return None
+        return seen.snapshot if self._is_fresh(seen) else None
+
     async def watched(self) -> Snapshot:
         """The newest snapshot, for a client that watches: at most one and a half intervals old, if the driver answers.
 
@@ -148,16 +166,13 @@ class Sampler(LoggingConfigurable):
             DriverSilent: the driver does not answer, and nothing was seen before.
             LedgerError: the ledger cannot be used.
         """
-        failure = self._failure
-        if failure is not None and self._clock() - self._last_began < self.interval_s:
-            raise failure
-        last = self._last
-        if last is None or failure is not None or self._clock() - self._last_taken > self._fresh_s():
-            last = await self._next()
-        if last.changes == self.host.changes:
-            return last
-        # The devices are as they were a moment ago, but a lease came or went: whoever did that wants to see it.
-        return await in_thread(self._observe_again, last)
+        recent = self.recent()
+        if recent is not None:
+            return recent
+        if self._seen is not None and self._is_fresh(self._seen):
+            # The devices are as they were a moment ago, but a lease came or went: whoever did that wants to see it.
+            return await in_thread(self._observe_again)
+        return await self._next()
 
     def close(self) -> None:
         """End the thread with the next step, and forget what waits for it. Never blocks."""
@@ -169,9 +184,9 @@ class Sampler(LoggingConfigurable):
             if future.set_running_or_notify_cancel():
                 future.set_exception(DriverSilent("the server is stopping"))
 
-    def _fresh_s(self) -> float:
-        """How old a snapshot may be. One of a slow driver is older by as long as it takes."""
-        return _FRESH_STEPS * self.interval_s + self._took_s
+    def _is_fresh(self, seen: _Seen) -> bool:
+        """Whether a look is young enough. One of a slow driver is older by as long as it takes."""
+        return self._clock() - seen.at <= _FRESH_STEPS * self.interval_s + seen.took_s
 
     async def _next(self) -> Snapshot:
         """The snapshot of a look that begins now or is under way, or the last one with the reason why there is none."""
@@ -190,32 +205,29 @@ class Sampler(LoggingConfigurable):
         return self._stale()
 
     def _stale(self) -> Snapshot:
-        """The last snapshot, marked.
+        """The last snapshot, with the reason why there is no newer one.
 
         Raises:
             DriverSilent: there is none.
         """
-        now = self._clock()
-        silent_s = now - (self._began if self._began is not None else now)
+        now, began, seen = self._clock(), self._began, self._seen
+        if began is None and seen is not None and seen.snapshot is not None:
+            return seen.snapshot
+        silent = f"the GPU driver has not answered for {now - (now if began is None else began):.0f} s"
         if not self._reported:
             self._reported = True
-            self.log.warning("The GPU driver has not answered for %.0f s; clients see what it said last.", silent_s)
-        if self._last is None:
-            raise DriverSilent(
-                f"the GPU driver has not answered for {silent_s:.0f} s, and nothing was seen before; "
-                "`nvidia-smi` may say why"
-            )
-        return replace(
-            self._last,
-            stale=f"The GPU driver has not answered for {silent_s:.0f} s: the figures are "
-            f"{now - self._last_taken:.0f} s old. `nvidia-smi` may say why.",
-        )
+            self.log.warning("%s; clients see what it said last.", silent[:1].upper() + silent[1:])
+        if self._last is None or seen is None:
+            raise DriverSilent(f"{silent}, and nothing was seen before; `nvidia-smi` may say why")
+        reason = f"T{silent[1:]}: the figures are {now - seen.at:.0f} s old. `nvidia-smi` may say why."
+        return replace(self._last, stale=reason)
 
     def _wake(self) -> None:
         """Let the thread see what is wanted. The condition is held."""
         if self._thread is None and not self._closed:
-            self._thread = threading.Thread(target=self._run, daemon=True, name="gpu-sampler")
-            self._thread.start()
+            thread = threading.Thread(target=self._run, daemon=True, name="gpu-sampler")
+            thread.start()
+            self._thread = thread
         self._condition.notify_all()
 
     def _run(self) -> None:
@@ -249,38 +261,48 @@ class Sampler(LoggingConfigurable):
     def _sample(self) -> Snapshot | Exception:
         """Look, and tell everybody."""
         try:
-            snapshot = self._keep(self._observer.observe(self.host.look_now()), looked=True)
+            survey = self.host.look_now()
+            now = self._clock()
+            with self._observing:
+                self._seen = _Seen(survey, now, now - self._last_began, None)
+                snapshot = self._observe(self._seen)
+            self.history.add(snapshot)
+            self._tell(snapshot)
         except Exception as error:
-            if not isinstance(error, LedgerError):
-                self.log.exception("The devices could not be looked at.")
-            self._failure = error
+            if not self._failing and not isinstance(error, LedgerError):
+                self.log.exception("The use of the GPUs could not be worked out.")
+            self._failing = True
             return error
         finally:
             self._began = None
         if self._reported:
-            self._reported = False
             self.log.info("The GPU driver answers again.")
+        self._reported = self._failing = False
         return snapshot
 
-    def _observe_again(self, last: Snapshot) -> Snapshot:
-        """A snapshot with the leases of now, and the devices as they were."""
-        newest = self._last
-        if newest is not None and newest.number > last.number and newest.changes == self.host.changes:
-            return newest
-        return replace(self._keep(self._observer.observe(last.survey), looked=False), stale=last.stale)
+    def _observe_again(self) -> Snapshot:
+        """A snapshot with the leases of now, and the devices as they were.
 
-    def _keep(self, snapshot: Snapshot, *, looked: bool) -> Snapshot:
-        with self._condition:
-            if self._last is None or snapshot.number > self._last.number:
-                self._last, self._failure = snapshot, None
-            if looked:
-                self._last_taken = self._clock()
-                self._took_s = self._last_taken - self._last_began
-        if looked:
-            self.history.add(snapshot)
+        Raises:
+            LedgerError: the ledger cannot be used.
+        """
+        with self._observing:
+            recent = self.recent()
+            if recent is not None:
+                return recent
+            assert self._seen is not None
+            snapshot = self._observe(self._seen)
+        self._tell(snapshot)
+        return snapshot
+
+    def _observe(self, seen: _Seen) -> Snapshot:
+        snapshot = self._observer.observe(seen.survey)
+        self._seen, self._last = seen._replace(snapshot=snapshot), snapshot
+        return snapshot
+
+    def _tell(self, snapshot: Snapshot) -> None:
         for listener in self._listeners:
             try:
                 listener(snapshot)
             except Exception:
                 self.log.exception("A listener to the GPU samples failed.")
-        return snapshot

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from ..leases.lease import Lease, LeaseState
 
@@ -12,9 +12,18 @@ if TYPE_CHECKING:
 
     from ..devices.processes import ProcessKey
     from ..leases.placement import DeviceState
-    from ..leases.survey import SeenProcess, Survey
+    from ..leases.survey import Survey
     from .attribution import LeaseUse
     from .marks import Mark
+
+
+class ForeignProcess(NamedTuple):
+    """A process on a device that no lease covers."""
+
+    pid: int
+    name: str | None
+    """Of this user's own processes only."""
+    memory_bytes: int | None
 
 
 @dataclass(frozen=True)
@@ -35,7 +44,7 @@ class Snapshot:
     """By lease id and UUID."""
     marks: Mapping[tuple[str, str], Mark]
     """By lease id and UUID."""
-    foreign: Mapping[str, Sequence[SeenProcess]]
+    foreign: Mapping[str, Sequence[ForeignProcess]]
     """The processes on each device that no lease covers, by UUID."""
     process: ProcessKey
     """This server."""

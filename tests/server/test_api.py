@@ -38,6 +38,14 @@ class API:
         Draft202012Validator(schema_of(template or f"/gpu/api/{path}", "get")).validate(answer)
         return answer
 
+    async def kernels(self) -> list[dict[str, Any]]:
+        table = await self.get("kernels")
+        kernels = [dict(zip(table["columns"], row, strict=True)) for row in table["rows"]]
+        for kernel in kernels:
+            kernel["devices"] = [dict(zip(table["device_columns"], row, strict=True)) for row in kernel["devices"]]
+            Draft202012Validator(schema_of("/gpu/api/kernels/{kernel_id}", "get")).validate(kernel)
+        return kernels
+
     async def kernel(self, kernel_id: str) -> Any:
         return await self.get(f"kernels/{kernel_id}", "/gpu/api/kernels/{kernel_id}")
 
@@ -105,7 +113,7 @@ async def test_a_picked_gpu_is_held_and_shown_and_let_go(api: API, jp_fetch: Cal
     assert lease["owner"]["kernel_id"] == session["kernel"]["id"]
     assert lease["owner"]["mine"] is True
     await api.shut_down(session)
-    assert (await api.get("kernels"))["kernels"] == []
+    assert await api.kernels() == []
     assert (await api.get("devices"))["devices"][1]["leases"] == []
 
 
@@ -179,7 +187,7 @@ async def test_a_second_notebook_waits_visibly_and_can_be_cancelled(api: API, jp
     [entry] = await _until_waiting(api)
     assert (entry["label"], entry["position"], entry["mine"]) == ("b.ipynb", 1, True)
     assert entry["message"] == "waits for GPU 1, held by a.ipynb"
-    waiting = [kernel for kernel in (await api.get("kernels"))["kernels"] if kernel["state"] == "waiting"]
+    waiting = [kernel for kernel in await api.kernels() if kernel["state"] == "waiting"]
     assert [(kernel["label"], kernel["kernel_id"]) for kernel in waiting] == [("b.ipynb", entry["kernel_id"])]
     assert (await jp_fetch(f"gpu/api/queue/{entry['id']}", method="DELETE")).code == 204
     with pytest.raises(HTTPClientError) as error:
