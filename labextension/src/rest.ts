@@ -101,6 +101,8 @@ export interface IDevice {
   readonly simulated: boolean;
   readonly lost: boolean;
   readonly memory_used_bytes: number | null;
+  /** Who says so: the device, or its processes added up where it has no figure. */
+  readonly memory_source?: 'device' | 'processes' | null;
   readonly memory_free_bytes: number | null;
   readonly utilization_percent: number | null;
   readonly temperature_celsius: number | null;
@@ -118,6 +120,8 @@ export interface IDevice {
 /** Answer of `GET devices`. */
 export interface IDevices {
   readonly time: number;
+  /** Why the figures are older than a few seconds, one sentence; null where they are not. */
+  readonly stale?: string | null;
   readonly simulated: boolean;
   readonly problems: readonly IProblem[];
   readonly devices: readonly IDevice[];
@@ -142,7 +146,8 @@ export interface IKernelDevice {
   readonly peak_bytes: number | null;
   readonly peak_kind: 'exact' | 'sampled' | null;
   readonly utilization_percent: number | null;
-  readonly source: 'account' | 'nvml' | null;
+  /** Who says what is used; `device` is all that is in use on a device where nobody else is. */
+  readonly source: 'account' | 'nvml' | 'device' | null;
   /** Whether the device does not answer any more. */
   readonly lost?: boolean;
   readonly reasons: Reasons;
@@ -175,6 +180,8 @@ export interface IKernel {
 /** Answer of `GET kernels`. */
 export interface IKernels {
   readonly time: number;
+  /** Why the figures are older than a few seconds, one sentence; null where they are not. */
+  readonly stale?: string | null;
   readonly kernels: readonly IKernel[];
 }
 
