@@ -28,6 +28,8 @@ _INVENTORY_AGE_S = 30.0
 
 _PENDING_STARTS_S = 5.0
 """How long the server's stop waits for starts that were given up to end."""
+_DRIVER_CLOSES_S = 2.0
+"""How long it waits for the driver to be let go of."""
 
 
 class GPUExtension(ExtensionApp):
@@ -96,7 +98,7 @@ class GPUExtension(ExtensionApp):
         pending = getattr(self.serverapp and self.serverapp.kernel_manager, "_pending_kernels", {})
         if pending:
             await asyncio.wait(list(pending.values()), timeout=_PENDING_STARTS_S)
-        host.close()
+        await host.close_within(_DRIVER_CLOSES_S)
 
     def _route_kernels(self) -> str | None:
         """Make ours the provisioner of every kernelspec that names none. Returns why not, if not."""

@@ -174,6 +174,13 @@ class GPUHost(SingletonConfigurable):
         self.ledger.close()
         self.kinship.close()
 
+    async def close_within(self, timeout_s: float) -> None:
+        """The same, but without waiting longer for a driver that hangs; a daemon thread waits on."""
+        closing: Future[None] = Future()
+        threading.Thread(target=_complete, args=(closing, self.close), daemon=True, name="gpu-close").start()
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(asyncio.wrap_future(closing), timeout_s)
+
     def look_soon(self, older_than_s: float = 0.0) -> None:
         """Have the devices looked at in the background, unless that was done in the last `older_than_s` seconds."""
         if self.last_survey is None or time.monotonic() - self._last_look >= older_than_s:
@@ -317,7 +324,12 @@ class GPUHost(SingletonConfigurable):
 
     async def started(self, lease_id: str, process: ProcessKey) -> None:
         """Note the process that uses a lease."""
-        await in_thread(self.ledger.start, lease_id, process)
+
+        def note() -> None:
+            self.ledger.start(lease_id, process)
+            self.accounts.begin_peaks(lease_id)
+
+        await in_thread(note)
 
     async def stop_waiting(self) -> None:
         """End all requests of this process that wait, and let none wait from now on."""

@@ -73,6 +73,12 @@ class AccountKeeper:
                 result[lease.id] = {device.uuid: device.used for device in read_account(self.path(lease.id)).devices}
         return result
 
+    def begin_peaks(self, lease_id: str) -> None:
+        """Begin the peaks of a lease's account anew: the process that uses it has just been started."""
+        with contextlib.suppress(AccountError), Account.open(self.path(lease_id)) as account:
+            for uuid in account.uuids:
+                account.reset_peak(uuid)
+
     def cap(self, lease: Lease, hold: LeaseHold, held: Sequence[Lease]) -> int | None:
         """The most that a lease may have of a device, in bytes; `None` is no cap but the device itself."""
         if hold.hold is Hold.RESERVED:
