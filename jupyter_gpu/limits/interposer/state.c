@@ -22,6 +22,7 @@ _Thread_local int jgpu_inside __attribute__((tls_model("initial-exec")));
 static pthread_mutex_t attaching = PTHREAD_MUTEX_INITIALIZER;
 enum { UNTRIED, UNUSABLE, USABLE };
 static _Atomic int attached = UNTRIED;
+static _Atomic bool knows_of_forks;
 static struct jgpu_account account; /* written once, before attached becomes USABLE */
 static struct jgpu_account_slot *_Atomic own_slot;
 static _Atomic unsigned failed_claims;
@@ -44,12 +45,22 @@ bool jgpu_has_account(void) {
     int state = atomic_load_explicit(&attached, memory_order_acquire);
     if (state != UNTRIED)
         return state == USABLE;
+    const char *path = getenv("JUPYTER_GPU_ACCOUNT");
+    if (path == NULL || path[0] != '/') {
+        atomic_store(&attached, UNUSABLE);
+        return false;
+    }
+    /* Before any lock is taken, as another thread may fork while it is held. Several threads may each do so; waiting for
+     * one of them could last for ever in a child. Handlers that run twice do no harm. */
+    if (!atomic_load(&knows_of_forks)) {
+        if (pthread_atfork(NULL, NULL, start_anew_in_child) != 0)
+            return false;
+        atomic_store(&knows_of_forks, true);
+    }
     pthread_mutex_lock(&attaching);
     if (atomic_load(&attached) == UNTRIED) {
-        const char *path = getenv("JUPYTER_GPU_ACCOUNT");
-        bool usable = path != NULL && path[0] == '/' && jgpu_account_open(&account, path) &&
-                      pthread_atfork(NULL, NULL, start_anew_in_child) == 0;
-        atomic_store_explicit(&attached, usable ? USABLE : UNUSABLE, memory_order_release);
+        bool is_usable = jgpu_account_open(&account, path);
+        atomic_store_explicit(&attached, is_usable ? USABLE : UNUSABLE, memory_order_release);
     }
     pthread_mutex_unlock(&attaching);
     return atomic_load(&attached) == USABLE;
