@@ -11,6 +11,7 @@ from traitlets import Bool, Type
 
 from .host import GPUHost
 from .kernelspecs import PROVISIONER, GPUKernelSpecManager
+from .server.enforcement import GPUWatchdog
 from .server.handlers import handlers
 from .server.kernel_events import GPUEvents
 from .server.manager import GPUManager
@@ -57,7 +58,7 @@ class GPUExtension(ExtensionApp):
 
     manager_class = Type(GPUManager, klass=GPUManager, help="What answers the REST API.").tag(config=True)
 
-    classes = [GPUHost, GPUKernelSpecManager, GPUManager, GPUEvents, GPUSampler]  # noqa: RUF012 - traitlets' way
+    classes = [GPUHost, GPUKernelSpecManager, GPUManager, GPUEvents, GPUSampler, GPUWatchdog]  # noqa: RUF012 - traitlets' way
 
     def initialize_settings(self) -> None:
         """Make the parts and hand them to the server."""
@@ -71,6 +72,8 @@ class GPUExtension(ExtensionApp):
         self._kernel_events = GPUEvents(
             host=host, sampler=manager.sampler, event_logger=serverapp.event_logger, parent=self
         )
+        self._watchdog = GPUWatchdog(serverapp, host=host, sampler=manager.sampler, parent=self)
+        manager.watchdog_reason = self._watchdog.reason
         self.settings.update(gpu_manager=manager)
         serverapp.web_app.settings["gpu_manager"] = manager
         if self.kernel_spec_variants and manager.provisioner_reason is None:
@@ -83,11 +86,13 @@ class GPUExtension(ExtensionApp):
         host.limits.prepare()
         self._kernel_socket.start()
         self._kernel_events.start()
+        self._watchdog.start()
 
     async def stop_extension(self) -> None:
         """End what waits for a GPU, and let go of the driver. The server shuts its kernels down after this."""
         await self._kernel_socket.stop()
         self._kernel_events.stop()
+        self._watchdog.stop()
         self._manager.close()
         if not GPUHost.initialized():
             return

@@ -57,13 +57,15 @@ class KernelRegister:
 
     def remove(self, kernel_id: str) -> None:
         """Forget a kernel that has ended."""
-        self._records.pop(kernel_id, None)
+        record = self._records.pop(kernel_id, None)
+        if record is not None:
+            self.tell(record, "ended")
 
     def listen(self, listener: Callable[[KernelRecord, str], None]) -> None:
-        """Call `listener(record, what)` when a kernel waits, is granted a lease, is refused one or gets a notice."""
+        """Call `listener(record, what)` when a kernel waits, is granted a lease, starts, ends, or gets a notice."""
         self._listeners.append(listener)
 
     def tell(self, record: KernelRecord, what: str) -> None:
-        """Let the listeners know of `waiting`, `granted`, `refused` or `notice`."""
+        """Let the listeners know of `waiting`, `granted`, `started`, `ended` or `notice`."""
         for listener in self._listeners:
             listener(record, what)

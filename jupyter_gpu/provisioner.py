@@ -129,6 +129,7 @@ class GPUProvisioner(LocalProvisioner):
             record.pid = self.pid
             if record.state in ("starting", "waiting"):
                 record.state = "running"
+            self.host.kernels.tell(record, "started")
         self._watch_restarter()
         if self._lease_id is None or process is None:
             return

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from ..devices.device import Device
 
 PRELOAD_VARIABLE = "LD_PRELOAD"
+_NO_SERVER = "it is part of a Jupyter server"
 
 
 @dataclass(frozen=True)
@@ -71,14 +72,19 @@ class LimitLayers:
             return {}
         return {PRELOAD_VARIABLE: interposer.preload_value(library, environment.get(PRELOAD_VARIABLE))}
 
-    def layers(self, devices: Iterable[Device]) -> list[Layer]:
-        """All layers, strongest first, for this host with these devices."""
+    def layers(self, devices: Iterable[Device], watchdog_reason: str | None = _NO_SERVER) -> list[Layer]:
+        """All layers, strongest first, for this host with these devices.
+
+        Args:
+            devices: the devices there are.
+            watchdog_reason: why no watchdog looks after the caps; `None` if one does.
+        """
         unwanted = self._wanted()
         migs = [device for device in devices if device.is_mig]
         return [
             Layer("interposer", unwanted is None and self._library is not None, unwanted or self._reason),
             Layer("framework", active=True, reason="in Python kernels, for the frameworks that jupyter_gpu knows"),
-            Layer("watchdog", active=False, reason="it is not part of this version"),
+            Layer("watchdog", active=watchdog_reason is None, reason=watchdog_reason),
             Layer("mig", bool(migs), None if migs else "no device here is a MIG instance"),
         ]
 

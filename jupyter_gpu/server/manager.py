@@ -61,6 +61,8 @@ class GPUManager(LoggingConfigurable):
         self._serverapp = serverapp
         self._kernels = KernelModels(serverapp, self.host.kernels)
         self._bodies = Bodies()
+        self.watchdog_reason: str | None = "no server runs it"
+        """Why no watchdog looks after the caps; `None` if one does."""
         self.provisioner_reason: str | None = None
         """Why kernels are not started by our provisioner; `None` if they are."""
 
@@ -238,4 +240,5 @@ class GPUManager(LoggingConfigurable):
     def _layers(self) -> list[JSON]:
         """The layers of limits, strongest first, and whether each holds."""
         inventory = self.host.inventory
-        return [asdict(layer) for layer in self.host.limits.layers(inventory.devices if inventory else ())]
+        layers = self.host.limits.layers(inventory.devices if inventory else (), self.watchdog_reason)
+        return [asdict(layer) for layer in layers]
