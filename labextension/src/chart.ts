@@ -13,6 +13,7 @@ export interface IChartOptions {
   /** Over the memory chart, and its name for screen readers. */
   readonly memoryTitle: string;
   readonly utilizationTitle: string;
+  readonly timeTitle: string;
   /** Called when a person zoomed in, or out again. */
   readonly onZoom: (isZoomed: boolean) => void;
 }
@@ -141,6 +142,8 @@ export class Charts implements IDisposable {
       chart.root.setAttribute('role', 'img');
       chart.root.setAttribute('aria-label', titles[i]);
     });
+    // How much room titles and legends take is known now.
+    this._resize();
   }
 
   private _clear(): void {
@@ -286,7 +289,12 @@ export class Charts implements IDisposable {
         y: { range: (_, _min, max) => [0, parts.range(max ?? 0)] }
       },
       axes: [
-        { ...look, space: 64 },
+        {
+          ...look,
+          size: 28,
+          space: 72,
+          values: (_, moments) => times(moments)
+        },
         {
           ...look,
           size: 64,
@@ -294,7 +302,13 @@ export class Charts implements IDisposable {
           values: (_, splits) => splits.map(parts.tick)
         }
       ],
-      series: [{ label: '' }, ...parts.series],
+      series: [
+        {
+          label: this._options.timeTitle,
+          value: (_, moment) => (moment === null ? '–' : time(moment, true))
+        },
+        ...parts.series
+      ],
       hooks: {
         setSelect: [
           chart => {
@@ -330,12 +344,19 @@ export class Charts implements IDisposable {
 
   private _size(share: number): { width: number; height: number } {
     const { clientWidth, clientHeight } = this._host;
-    // Each chart has a title and a legend of about a line each.
-    const room = clientHeight - 2 * 58;
+    const room = clientHeight - this._overhead;
     return {
       width: Math.max(200, clientWidth),
       height: Math.max(LEAST_HEIGHT, Math.floor(room * share))
     };
+  }
+
+  /** The height of titles and legends, in pixels. */
+  private get _overhead(): number {
+    return this._charts.reduce(
+      (sum, chart) => sum + chart.root.offsetHeight - chart.height,
+      0
+    );
   }
 
   private _resize(): void {
@@ -374,3 +395,17 @@ export class Charts implements IDisposable {
 
 /** How many there have been, to tell their cursors apart. */
 let charts = 0;
+
+/** Moments as a time axis shows them, as fine as they lie apart. */
+function times(moments: readonly number[]): string[] {
+  const showSeconds = moments.some(moment => moment % 60 !== 0);
+  return moments.map(moment => time(moment, showSeconds));
+}
+
+function time(moment: number, showSeconds: boolean): string {
+  return new Date(1000 * moment).toLocaleTimeString(undefined, {
+    hour: '2-digit',
+    minute: '2-digit',
+    ...(showSeconds ? { second: '2-digit' } : {})
+  });
+}

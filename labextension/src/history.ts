@@ -4,14 +4,14 @@ import { ISignal, Signal } from '@lumino/signaling';
 import { IDevices, IHistory, IKernels, ISeries } from './rest';
 import { IFeed, IUsageHistory } from './tokens';
 
-/** The points kept of one series; older ones are thinned out rather than dropped. */
-const MOST_POINTS = 2_400;
-
 /** Where the feeds were silent for longer, the server is asked for what was between. */
 const LONGEST_STEP_S = 70;
 
 /** Growing columns of one series. */
 class Columns implements ISeries {
+  /** @param _capacity - the points to keep at most; older ones are thinned out rather than dropped */
+  constructor(private readonly _capacity: number) {}
+
   readonly t: number[] = [];
   readonly memory: (number | null)[] = [];
   readonly utilization: (number | null)[] = [];
@@ -27,7 +27,7 @@ class Columns implements ISeries {
     this.t.push(t);
     this.memory.push(memory);
     this.utilization.push(utilization);
-    if (this.t.length > MOST_POINTS) {
+    if (this.t.length > this._capacity) {
       this._thin();
     }
   }
@@ -42,7 +42,7 @@ class Columns implements ISeries {
     }
     const sorted = [...points].sort(([a], [b]) => a - b);
     this._set(sorted);
-    while (this.t.length > MOST_POINTS) {
+    while (this.t.length > this._capacity) {
       this._thin();
     }
   }
@@ -77,6 +77,7 @@ type Point = [number, [number | null, number | null]];
 export class UsageHistory implements IUsageHistory, IDisposable {
   constructor(options: UsageHistory.IOptions) {
     this._request = options.request;
+    this._capacity = options.capacity;
     options.devices.changed.connect(this._onDevices, this);
     options.kernels.changed.connect(this._onKernels, this);
   }
@@ -116,7 +117,7 @@ export class UsageHistory implements IUsageHistory, IDisposable {
     const since = this._time;
     const history = await this._request(since);
     for (const [uuid, series] of Object.entries(history.devices)) {
-      columnsIn(this._devices, uuid).merge(series);
+      this._deviceColumns(uuid).merge(series);
     }
     for (const [id, byDevice] of Object.entries(history.kernels)) {
       for (const [uuid, series] of Object.entries(byDevice)) {
@@ -132,7 +133,7 @@ export class UsageHistory implements IUsageHistory, IDisposable {
       return;
     }
     for (const device of value.devices) {
-      columnsIn(this._devices, device.uuid).add(
+      this._deviceColumns(device.uuid).add(
         value.time,
         device.memory_used_bytes,
         device.utilization_percent
@@ -175,16 +176,30 @@ export class UsageHistory implements IUsageHistory, IDisposable {
     }
   }
 
+  private _deviceColumns(uuid: string): Columns {
+    return this._columnsIn(this._devices, uuid);
+  }
+
   private _kernelColumns(id: string, uuid: string): Columns {
     let byDevice = this._kernels.get(id);
     if (!byDevice) {
       byDevice = new Map();
       this._kernels.set(id, byDevice);
     }
-    return columnsIn(byDevice, uuid);
+    return this._columnsIn(byDevice, uuid);
+  }
+
+  private _columnsIn(map: Map<string, Columns>, key: string): Columns {
+    let columns = map.get(key);
+    if (!columns) {
+      columns = new Columns(this._capacity);
+      map.set(key, columns);
+    }
+    return columns;
   }
 
   private readonly _request: (since: number) => Promise<IHistory>;
+  private readonly _capacity: number;
   private readonly _devices = new Map<string, Columns>();
   private readonly _kernels = new Map<string, Map<string, Columns>>();
   private readonly _loaded = new Signal<this, void>(this);
@@ -198,16 +213,9 @@ export namespace UsageHistory {
   export interface IOptions {
     /** Brings what was seen after a moment. */
     request: (since: number) => Promise<IHistory>;
+    /** The points to keep of each series. */
+    capacity: number;
     devices: IFeed<IDevices>;
     kernels: IFeed<IKernels>;
   }
-}
-
-function columnsIn(map: Map<string, Columns>, key: string): Columns {
-  let columns = map.get(key);
-  if (!columns) {
-    columns = new Columns();
-    map.set(key, columns);
-  }
-  return columns;
 }

@@ -20,6 +20,12 @@ const LIVE_INTERVAL_MS = 1_000;
 /** The pace of what hardly ever changes. */
 const STATUS_INTERVAL_MS = 60_000;
 
+/** The points kept of each series for what is drawn small: the last minutes. */
+const SHORT_CAPACITY = 300;
+
+/** The points kept of each series while its chart is open: all that the server remembers. */
+const LONG_CAPACITY = 6_000;
+
 /** The model over a client of the GPU API. */
 export class GPUModel implements IGPUModel, IDisposable {
   constructor(private readonly _api: IGPUAPI) {
@@ -43,11 +49,7 @@ export class GPUModel implements IGPUModel, IDisposable {
       request: () => _api.queue(),
       interval_ms: LIVE_INTERVAL_MS
     });
-    this.history = new UsageHistory({
-      request: since => _api.history(since),
-      devices: this.devices,
-      kernels: this.kernels
-    });
+    this.history = this._newHistory(SHORT_CAPACITY);
   }
 
   readonly status: Feed<IStatus>;
@@ -86,11 +88,24 @@ export class GPUModel implements IGPUModel, IDisposable {
     this._askAgain(this.queue);
   }
 
+  recall(): UsageHistory {
+    return this._newHistory(LONG_CAPACITY);
+  }
+
   dispose(): void {
     this.history.dispose();
     for (const feed of [this.status, this.devices, this.kernels, this.queue]) {
       feed.dispose();
     }
+  }
+
+  private _newHistory(capacity: number): UsageHistory {
+    return new UsageHistory({
+      request: since => this._api.history(since),
+      capacity,
+      devices: this.devices,
+      kernels: this.kernels
+    });
   }
 
   /** Show the effect of an action at once; where that fails, the feed says so itself. */

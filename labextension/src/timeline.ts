@@ -4,7 +4,7 @@ import { TranslationBundle } from '@jupyterlab/translation';
 
 import { shortName, unitName } from './names';
 import { ISeries } from './rest';
-import { IGPUModel } from './tokens';
+import { IGPUModel, IUsageHistory } from './tokens';
 
 /** Whose time line it is. */
 export type Subject = { readonly uuid: string } | { readonly kernelId: string };
@@ -38,11 +38,12 @@ export interface ITimeline {
 export function timeline(
   subject: Subject,
   model: IGPUModel,
+  history: IUsageHistory,
   trans: TranslationBundle
 ): ITimeline | null {
   return 'uuid' in subject
-    ? deviceTimeline(subject.uuid, model, trans)
-    : kernelTimeline(subject.kernelId, model, trans);
+    ? deviceTimeline(subject.uuid, model, history, trans)
+    : kernelTimeline(subject.kernelId, model, history, trans);
 }
 
 /** The lines as comma-separated values: a row for each moment, memory in bytes, utilisation in percent. */
@@ -79,6 +80,7 @@ export function csv({ lines }: ITimeline, trans: TranslationBundle): string {
 function deviceTimeline(
   uuid: string,
   model: IGPUModel,
+  history: IUsageHistory,
   trans: TranslationBundle
 ): ITimeline | null {
   const answer = model.devices.value;
@@ -87,13 +89,13 @@ function deviceTimeline(
     return null;
   }
   const lines: ILine[] = [];
-  const whole = model.history.device(uuid);
+  const whole = history.device(uuid);
   if (whole) {
     lines.push({ label: trans.__('All'), colour: 0, series: whole });
   }
   for (const { owner, lease_id } of device.leases) {
     const series = owner.kernel_id
-      ? model.history.kernel(owner.kernel_id, uuid)
+      ? history.kernel(owner.kernel_id, uuid)
       : null;
     if (series) {
       const colour = model.colours.of(lease_id);
@@ -112,6 +114,7 @@ function deviceTimeline(
 function kernelTimeline(
   kernelId: string,
   model: IGPUModel,
+  history: IUsageHistory,
   trans: TranslationBundle
 ): ITimeline | null {
   const answer = model.kernels.value;
@@ -126,7 +129,7 @@ function kernelTimeline(
   const first = model.colours.of(kernel.lease_id ?? kernelId);
   kernel.devices.forEach((device, place) => {
     const unit = unitName(device, trans);
-    const series = model.history.kernel(kernelId, device.uuid);
+    const series = history.kernel(kernelId, device.uuid);
     if (series) {
       lines.push({ label: unit, colour: first + place, series });
     }

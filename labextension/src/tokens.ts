@@ -108,9 +108,12 @@ export interface IGPUModel {
   readonly devices: IFeed<IDevices>;
   readonly kernels: IFeed<IKernels>;
   readonly queue: IFeed<IQueue>;
+  /** The last minutes. */
   readonly history: IUsageHistory;
   /** Which colour a lease has wherever it is shown. */
   readonly colours: LeaseColours;
+  /** Begin to keep all that the server remembers and what comes from now on, until the returned history is disposed. */
+  recall(): IUsageHistory & IDisposable;
   /** One kernel, as it stands now. */
   kernel(id: string): Promise<IKernel>;
   /** Change a kernel's request; the feeds are asked again afterwards. */

@@ -123,7 +123,7 @@ function Written({
             input.current?.focus();
           }}
         />
-        <span className="jp-gpu-Option-title">{trans.__('In writing')}</span>
+        <span className="jp-gpu-Option-title">{trans.__('Other')}</span>
       </label>
       <input
         ref={input}
@@ -214,5 +214,10 @@ function freeText(
     return trans.__('lost');
   }
   const free = reservableBytes(device, isOwn);
-  return free === null ? '' : trans.__('%1 free', readableAmount(free));
+  if (free === null) {
+    return '';
+  }
+  return free === 0
+    ? trans.__('none free')
+    : trans.__('%1 free', readableAmount(free));
 }

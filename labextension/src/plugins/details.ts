@@ -52,7 +52,7 @@ const plugin: JupyterFrontEndPlugin<void> = {
         widget.id = id;
         widget.title.closable = true;
         await tracker.add(widget);
-        shell.add(widget, 'main', { mode: 'split-bottom', type: 'GPUs' });
+        shell.add(widget, 'main', { type: 'GPUs' });
       }
       shell.activateById(id);
     };

@@ -12,7 +12,7 @@ import type { Charts } from '../chart';
 import { DetailsHead } from '../components/detailsHead';
 import { chartIcon } from '../icons';
 import { csv, ITimeline, Subject, timeline } from '../timeline';
-import { IGPUModel } from '../tokens';
+import { IGPUModel, IUsageHistory } from '../tokens';
 
 /** How far one can look back, in seconds; null is all there is. */
 export const SPANS_S: readonly (number | null)[] = [300, 3600, null];
@@ -31,7 +31,8 @@ export class DetailsWidget extends Panel {
     for (const feed of this._feeds) {
       feed.changed.connect(this._refresh, this);
     }
-    _options.model.history.loaded.connect(this._refresh, this);
+    this._history = _options.model.recall();
+    this._history.loaded.connect(this._refresh, this);
     _options.themeChanged?.connect(this._onThemeChanged, this);
     this._refresh();
   }
@@ -99,7 +100,7 @@ export class DetailsWidget extends Panel {
     for (const feed of this._feeds) {
       feed.changed.disconnect(this._refresh, this);
     }
-    this.model.history.loaded.disconnect(this._refresh, this);
+    this._history.dispose();
     this._options.themeChanged?.disconnect(this._onThemeChanged, this);
     this._rest();
     this._charts?.dispose();
@@ -149,6 +150,7 @@ export class DetailsWidget extends Panel {
       this._charts = new Charts(this._body.node, {
         memoryTitle: this.trans.__('Memory'),
         utilizationTitle: this.trans.__('Utilisation'),
+        timeTitle: this.trans.__('Time'),
         onZoom: isZoomed => {
           this._isZoomed = isZoomed;
           this._head.update();
@@ -165,7 +167,7 @@ export class DetailsWidget extends Panel {
   }
 
   private _refresh(): void {
-    const found = timeline(this.subject, this.model, this.trans);
+    const found = timeline(this.subject, this.model, this._history, this.trans);
     const isFresh = this._feeds.every(feed => feed.freshness !== 'stale');
     this._isOver = (!found && this.model.kernels.value !== null) || !isFresh;
     // What was seen of a kernel stays on the screen after its end.
@@ -194,7 +196,7 @@ export class DetailsWidget extends Panel {
     if (!this.isVisible) {
       this._rest();
     } else if (!this._watches.length) {
-      this.model.history.load().catch(() => undefined); // The lines then begin now.
+      this._history.load().catch(() => undefined); // The lines then begin now.
       this._watches = this._feeds.map(feed => feed.watch());
       this._refresh();
     }
@@ -208,6 +210,7 @@ export class DetailsWidget extends Panel {
   }
 
   private readonly _head: Head;
+  private readonly _history: IUsageHistory & IDisposable;
   private readonly _body = new Widget();
   private _watches: IDisposable[] = [];
   private _charts: Charts | null = null;
