@@ -33,7 +33,7 @@ static const struct {
 #undef HELPER
 };
 
-static _Atomic(void *) real[JGPU_FUNCTIONS];
+_Atomic(void *) jgpu_known[JGPU_FUNCTIONS];
 static _Atomic bool cuda_found, nvml_found;
 
 /* A driver may hand out other addresses through cuGetProcAddress than it exports. */
@@ -163,7 +163,7 @@ static int look_for_library(struct dl_phdr_info *object, size_t size, void *argu
 
 void *jgpu_hook_at(const void *address) {
     for (int number = 0; number < JGPU_HOOKS; number++)
-        if (atomic_load_explicit(&real[number], memory_order_acquire) == address ||
+        if (atomic_load_explicit(&jgpu_known[number], memory_order_acquire) == address ||
             atomic_load_explicit(&second[number], memory_order_acquire) == address)
             return functions[number].hook;
     return NULL;
@@ -172,12 +172,12 @@ void *jgpu_hook_at(const void *address) {
 /* Asking the driver for each hooked function, at the very version whose signature the hook has, makes known what second
  * address it may have. */
 static void note_second_addresses(void) {
-    void *ask = atomic_load(&real[JGPU_AT_cuGetProcAddress_v2]);
-    void *ask_as_before_12 = atomic_load(&real[JGPU_AT_cuGetProcAddress]);
+    void *ask = atomic_load(&jgpu_known[JGPU_AT_cuGetProcAddress_v2]);
+    void *ask_as_before_12 = atomic_load(&jgpu_known[JGPU_AT_cuGetProcAddress]);
     for (int number = 0; number < JGPU_HOOKS; number++) {
         void *address = NULL;
         cuuint64_t stream = functions[number].per_thread_stream ? 2 : 1;
-        if (functions[number].name == NULL || atomic_load(&real[number]) == NULL)
+        if (functions[number].name == NULL || atomic_load(&jgpu_known[number]) == NULL)
             continue;
         CUresult result = CUDA_ERROR_NOT_FOUND;
         if (ask != NULL)
@@ -212,7 +212,7 @@ static bool find_library(bool nvml) {
         void *address = look_up(library, functions[number].symbol);
         /* A library that links the driver finds this one before it. */
         if (address != NULL && address != functions[number].hook)
-            atomic_store(&real[number], address);
+            atomic_store(&jgpu_known[number], address);
     }
     dlerror(); /* what an older driver lacks must not show as an error of the program's own next look-up */
     if (!nvml)
@@ -221,12 +221,9 @@ static bool find_library(bool nvml) {
     return true;
 }
 
-void *jgpu_real(enum jgpu_function function) {
-    void *address = atomic_load_explicit(&real[function], memory_order_acquire);
-    if (address != NULL)
-        return address;
+void *jgpu_find_real(enum jgpu_function function) {
     find_library(is_nvml(function));
-    return atomic_load_explicit(&real[function], memory_order_acquire);
+    return atomic_load_explicit(&jgpu_known[function], memory_order_acquire);
 }
 
 void *jgpu_hook(enum jgpu_function function) { return functions[function].hook; }

@@ -110,8 +110,16 @@ typedef void *jgpu_dlvsym_t(void *restrict handle, const char *restrict name, co
 jgpu_dlsym_t *jgpu_real_dlsym(void);
 jgpu_dlvsym_t *jgpu_real_dlvsym(void);
 
-/* The real function; NULL where its library is not loaded or lacks it. */
-void *jgpu_real(enum jgpu_function function);
+/* The real functions that are known already. */
+extern _Atomic(void *) jgpu_known[JGPU_FUNCTIONS];
+/* Look for a real function; NULL where its library is not loaded or lacks it. */
+void *jgpu_find_real(enum jgpu_function function);
+
+static inline void *jgpu_real(enum jgpu_function function) {
+    void *address = atomic_load_explicit(&jgpu_known[function], memory_order_acquire);
+    return address != NULL ? address : jgpu_find_real(function);
+}
+
 /* The hook whose real function is at `address`; NULL where there is none. */
 void *jgpu_hook_at(const void *address);
 void *jgpu_hook(enum jgpu_function function);
