@@ -280,7 +280,7 @@ class Commands:
         limited = any(
             self.session.limit_for(each.name).limits_something
             for each in self.session.frameworks()
-            if each.imported and each.limits_memory
+            if each.imported and each.limits_memory and each.keeps_to_limit
         )
         if limited and "framework" not in layers:
             layers.append("framework")
@@ -341,9 +341,7 @@ def _state_blocks(content: dict[str, Any]) -> list[Any]:
     if content["notices"]:
         blocks.append(Lines(content["notices"], "note"))
     if not content["server"]["reachable"]:
-        blocks.append(
-            Lines((f"This is what the kernel itself knows; for more, {content['server']['reason']}.",), "note")
-        )
+        blocks.append(Lines((f"This is what the kernel itself knows, because {content['server']['reason']}.",), "note"))
     return blocks
 
 

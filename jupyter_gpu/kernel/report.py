@@ -149,7 +149,7 @@ def _html(block: Any) -> str:
 
 
 def _html_meter(meter: Meter) -> str:
-    bar = ""
+    bar = " "
     if meter.share is not None:
         percent = f"{meter.share * 100:.1f}"
         colour = "--jp-warn-color1,#f57c00" if meter.share >= _WARN_FROM else "--jp-brand-color1,#2196f3"

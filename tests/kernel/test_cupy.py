@@ -70,7 +70,7 @@ def test_where_it_is_not_installed_the_command_says_how_it_would_apply(
 ) -> None:
     kernel = start_kernel(variables=leased(tmp_path, 8 * GIB))
     said = kernel.ok("%gpu cupy --memory 2GiB").text
-    assert "CuPy is not installed in this kernel's environment; once it is installed, cuPy keeps to 2 GiB" in said
+    assert "CuPy is not installed in this kernel's environment; after it is: CuPy keeps to 2 GiB" in said
 
 
 def test_an_unsupported_version_is_named(kernel: MagicKernel) -> None:

@@ -87,6 +87,8 @@ class Framework:
     """The first version that the commands are known to work with; empty for any."""
     limits_memory = True
     """Whether it has a memory limit of its own to set."""
+    keeps_to_limit = True
+    """Whether it stays within its limit by itself, so that it is a layer of the cap."""
 
     def __init__(self, session: Session) -> None:
         self.session = session
@@ -191,10 +193,7 @@ class Framework:
         """The sentence for a command that takes effect with the import."""
         if self.installed:
             return f"{what} when {self.title} is imported."
-        return (
-            f"{self.title} is not installed in this kernel's environment; "
-            f"once it is installed, {what[:1].lower()}{what[1:]} when it is imported."
-        )
+        return f"{self.title} is not installed in this kernel's environment; after it is: {what} when it is imported."
 
 
 def _numbers(version: str) -> tuple[int, ...]:

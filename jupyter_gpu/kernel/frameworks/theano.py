@@ -38,6 +38,7 @@ class Theano(Framework):
     title = "Theano"
     oldest = "0.9"
     flags_variable = "THEANO_FLAGS"
+    keeps_to_limit = False
     has_gpu = True
     """Whether it has a GPU back end of its own."""
 
