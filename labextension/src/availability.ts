@@ -16,7 +16,7 @@ export interface IAvailability {
     | 'ready';
   /** What is the case and what to do about it, the most important first; never empty if `failed` or `none`. */
   readonly problems: readonly IProblem[];
-  /** Whether what is shown may have changed since, because the server does not answer. */
+  /** Whether what is shown may have changed since, because the server or the driver does not answer. */
   readonly isStale: boolean;
   /** When what is shown arrived, in milliseconds since the epoch; null before the first answer. */
   readonly arrived_ms: number | null;
@@ -40,15 +40,17 @@ export function availability(
     };
   }
   const { problems } = devices.value;
+  const old = devices.value.stale ?? null;
   const isNone = !devices.value.devices.length;
   return {
     kind: isNone ? 'none' : 'ready',
     problems: [
       ...(stale ? [failure(stale.error, trans)] : []),
+      ...(!stale && old !== null ? [driverSilent(old, trans)] : []),
       ...(isNone && !problems.length ? [noDevice(trans)] : problems),
       ...(isNone ? [] : serverProblems(status.value, trans))
     ],
-    isStale: stale !== undefined,
+    isStale: stale !== undefined || old !== null,
     arrived_ms: devices.arrived_ms
   };
 }
@@ -95,6 +97,14 @@ export function failure(
         )
       };
   }
+}
+
+function driverSilent(reason: string, trans: TranslationBundle): IProblem {
+  return {
+    code: 'driver-silent',
+    message: reason,
+    advice: trans.__('If it stays so, the host may have to be restarted.')
+  };
 }
 
 function noDevice(trans: TranslationBundle): IProblem {

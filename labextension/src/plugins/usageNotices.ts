@@ -5,7 +5,7 @@ import {
 import { ISettingRegistry } from '@jupyterlab/settingregistry';
 import { ITranslator, nullTranslator } from '@jupyterlab/translation';
 
-import { IGPUModel, TRANSLATION_DOMAIN } from '../tokens';
+import { TRANSLATION_DOMAIN } from '../tokens';
 import { UsageNotices } from '../usageNotices';
 import { SETTINGS_ID } from './model';
 
@@ -15,20 +15,16 @@ const plugin: JupyterFrontEndPlugin<void> = {
   description:
     'Tells when a kernel nears its cap, passes it, or loses its GPU.',
   autoStart: true,
-  requires: [IGPUModel],
   optional: [ISettingRegistry, ITranslator],
   activate: (
     app: JupyterFrontEnd,
-    model: IGPUModel,
     settingRegistry: ISettingRegistry | null,
     translator: ITranslator | null
   ): void => {
     let isWanted = true;
-    let nearCap_percent = 90;
     new UsageNotices({
-      model,
+      events: app.serviceManager.events.stream,
       trans: (translator ?? nullTranslator).load(TRANSLATION_DOMAIN),
-      nearCap_percent: () => nearCap_percent,
       enabled: () => isWanted,
       run: (command, kernelId) =>
         void app.commands.execute(command, { kernelId })
@@ -38,7 +34,6 @@ const plugin: JupyterFrontEndPlugin<void> = {
       .then(settings => {
         const heed = () => {
           isWanted = settings.get('notifications').composite as boolean;
-          nearCap_percent = settings.get('nearCap').composite as number;
         };
         settings.changed.connect(heed);
         heed();
