@@ -1,0 +1,14 @@
+"""TensorFlow, which takes all it is told there is unless it may grow."""
+
+from __future__ import annotations
+
+import protocol
+import tensorflow as tf
+
+
+def allocate() -> object:
+    with tf.device("/GPU:0"):
+        return tf.zeros(protocol.UNIT, dtype=tf.uint8)
+
+
+protocol.run(tf.__version__, allocate, lambda held: held.clear())
