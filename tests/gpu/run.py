@@ -1,9 +1,9 @@
 """Shows the interposer holding on a real GPU, framework by framework: `python tests/gpu/run.py`.
 
 Run it with the Python that has the frameworks; those that are not installed are left out. Each case takes memory until
-it is refused, with the interposer and without; NVML's figure for its processes stands beside the account's. One table is
-printed, and with `--write` put into tests/gpu/RESULTS.md. `--self-check` runs the machinery on the stand-in driver, for
-a machine without a GPU.
+it is refused, with the interposer and without; NVML's figure for its processes stands beside the account's. One table
+is printed, and with `--write` put into tests/gpu/RESULTS.md. `--self-check` runs the machinery on the stand-in driver,
+for a machine without a GPU.
 """
 
 from __future__ import annotations
