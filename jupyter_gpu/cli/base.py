@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import sys
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -46,8 +47,13 @@ class GPUCommand(JupyterApp):
         super().start()
         try:
             self.run()
+            sys.stdout.flush()
         except (LedgerError, RequestError) as error:
             self.fail(str(error))
+        except BrokenPipeError:
+            # Whoever read has seen enough, as with `| head`. What is still to be written goes nowhere, without a word.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise SystemExit(1) from None
 
     def run(self) -> None:
         """What the subcommand does."""
@@ -57,10 +63,12 @@ class GPUCommand(JupyterApp):
         """Print JSON to standard output."""
         print(json.dumps(content, indent=2))
 
-    def fail(self, sentence: str, status: int = 1) -> NoReturn:
-        """End with a status and one sentence on standard error."""
-        end = "" if sentence.endswith((".", "?")) else "."
-        print(f"{self.name}: {sentence[:1].upper()}{sentence[1:]}{end}", file=sys.stderr)
+    def fail(self, sentence: str, status: int = 1, *, as_it_is: bool = False) -> NoReturn:
+        """End with a status and one sentence on standard error, with a capital and a full stop unless `as_it_is`."""
+        if not as_it_is:
+            end = "" if sentence.endswith((".", "?")) else "."
+            sentence = f"{sentence[:1].upper()}{sentence[1:]}{end}"
+        print(f"{self.name}: {plain(sentence)}", file=sys.stderr)
         raise SystemExit(status)
 
 

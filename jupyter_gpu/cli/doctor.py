@@ -125,7 +125,9 @@ class DoctorApp(GPUCommand):
                 f"{path} is on {file_system}, which other hosts share",
                 "Set JUPYTER_GPU_RUNTIME_DIR to a directory that is local to this host.",
             )
-        return Finding("Ledger", "ok", f"{path} ({file_system or 'unknown file system'}), {count} leases")
+        return Finding(
+            "Ledger", "ok", f"{path} ({file_system or 'unknown file system'}), {count} lease{'' if count == 1 else 's'}"
+        )
 
     def _installation(self) -> Iterable[Finding]:
         from jupyter_client.provisioning.factory import KernelProvisionerFactory  # noqa: PLC0415 - slow, needed here only

@@ -26,6 +26,10 @@ if TYPE_CHECKING:
     from jupyter_client.kernelspec import KernelSpec
 
 
+_MARK = "written_by_jupyter_gpu"
+"""In the metadata of what was written here."""
+
+
 class _KernelSpecCommand(GPUCommand):
     """What works on the kernelspecs of this environment."""
 
@@ -37,9 +41,10 @@ class _KernelSpecCommand(GPUCommand):
         """The variants on disk, by name."""
         found = {}
         for name, entry in self.specs.get_all_specs().items():
-            metadata = entry["spec"].get("metadata") or {}
-            if METADATA_KEY in metadata:
-                found[name] = {**metadata[METADATA_KEY], "directory": entry["resource_dir"]}
+            ours = (entry["spec"].get("metadata") or {}).get(METADATA_KEY)
+            # A request alone does not make it ours: people write that into kernelspecs of their own.
+            if isinstance(ours, dict) and ours.get(_MARK) is True:
+                found[name] = {**ours, "directory": entry["resource_dir"]}
         return found
 
 
@@ -79,11 +84,24 @@ class InstallApp(_KernelSpecCommand):
         try:
             base = self.specs.get_kernel_spec(self.kernel)
         except NoSuchKernel:
-            there_are = ", ".join(sorted(self.specs.find_kernel_specs())) or "none"
+            names = self.specs.find_kernel_specs()
+            if self.kernel in names:
+                self.fail(
+                    f"the kernelspec {self.kernel!r} needs a provisioner that is not installed; install that first"
+                )
+            there_are = ", ".join(sorted(names)) or "none"
             self.fail(f"there is no kernelspec {self.kernel!r}; there are {there_are}")
         if not takes_variants(base.to_dict()):
             self.fail(f"{self.kernel!r} is a variant itself, or has a provisioner of its own; name another kernelspec")
-        written = [self._write(base, choice) for choice in self._choices()]
+        if self.variant_name and not self.request:
+            self.fail("--name is for one variant; write --request too", 2)
+        named = {self._name(choice): choice for choice in self._choices()}
+        for name in named:
+            self._refuse_to_replace(name)
+        try:
+            written = [self._write(base, name, choice) for name, choice in named.items()]
+        except (OSError, ValueError) as error:
+            self.fail(f"the kernelspecs cannot be written: {error}")
         if self.json:
             self.print_json({"installed": written})
         else:
@@ -97,14 +115,16 @@ class InstallApp(_KernelSpecCommand):
             return [Choice(suffix, f"GPU {request}", request)]
         return choices(self.host.look_now().inventory.devices, self.fold_above)
 
-    def _write(self, base: KernelSpec, choice: Choice) -> dict[str, str]:
-        name = (self.variant_name if self.request else "") or self.kernel + choice.suffix
+    def _name(self, choice: Choice) -> str:
+        return (self.variant_name or self.kernel + choice.suffix).lower()
+
+    def _write(self, base: KernelSpec, name: str, choice: Choice) -> dict[str, str]:
         made = variant(base.to_dict(), self.kernel, choice)
         made["metadata"]["kernel_provisioner"] = {
             "provisioner_name": PROVISIONER,
             "config": {"request": choice.request},
         }
-        self._refuse_to_replace(name)
+        made["metadata"][METADATA_KEY][_MARK] = True
         with tempfile.TemporaryDirectory() as directory:
             source = Path(directory) / "spec"
             shutil.copytree(base.resource_dir, source)
@@ -148,7 +168,10 @@ class RemoveApp(_KernelSpecCommand):
             if name not in installed:
                 self.fail(f"{name!r} is not one of ours; there are {', '.join(sorted(installed)) or 'none'}")
         for name in names:
-            self.specs.remove_kernel_spec(name)
+            try:
+                self.specs.remove_kernel_spec(name)
+            except OSError as error:
+                self.fail(f"{name!r} cannot be removed: {error}")
         if self.json:
             self.print_json({"removed": list(names)})
         else:

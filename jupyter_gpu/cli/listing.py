@@ -95,7 +95,7 @@ class StatusApp(GPUCommand):
         if self.json:
             self.print_json(model)
             return
-        kind = "simulated GPUs" if host.simulated else "GPUs"
+        kind = f"{'simulated ' if host.simulated else ''}GPU{'' if model['device_count'] == 1 else 's'}"
         print(f"{model['device_count']} {kind}; the default request is {host.default_request}.")
         for problem in model["problems"]:
             print(f"{problem['message']} {problem['advice']}")

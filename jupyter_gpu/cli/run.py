@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import shlex
 import shutil
+import signal
 import sys
 import uuid
 from typing import TYPE_CHECKING
@@ -17,8 +18,10 @@ from traitlets import Bool, Unicode
 
 from ..host import NotGranted
 from ..leases.lease import Ask, Origin, Owner
+from ..leases.ledger import LeaseGone
 from ..leases.request import GPURequest
-from .base import GPUCommand
+from ..limits.environment import kernel_environment
+from .base import GPUCommand, plain
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -70,7 +73,7 @@ class RunApp(GPUCommand):
             self.fail(f"{self.extra_args[0]!r} stands before the --; write jupyter gpu run --gpu REQUEST -- COMMAND", 2)
 
     def _tell(self, waiting: Lease) -> None:
-        print(f"{self.name}: {waiting.message}", file=sys.stderr)
+        print(f"{self.name}: {plain(waiting.message)}", file=sys.stderr)
 
     def run(self) -> None:
         """Become the command."""
@@ -92,14 +95,20 @@ class RunApp(GPUCommand):
         try:
             lease = host.wait_now(ask, self._tell)
         except NotGranted as error:
-            self.fail(str(error), _NOT_GRANTED)
+            self.fail(str(error), _NOT_GRANTED, as_it_is=True)  # it may begin with a command's name
         except KeyboardInterrupt:
             host.ledger.release(ask.id)
             raise SystemExit(130) from None
-        host.ledger.start(lease.id, host.process)
-        environment = {**os.environ, **host.variables_for(lease)}
+        try:
+            host.ledger.start(lease.id, host.process)
+        except LeaseGone as error:
+            self.fail(str(error), _NOT_GRANTED)
+        environment = kernel_environment(os.environ, host.variables_for(lease), own={}).variables
         environment.update(host.limit_variables_now(lease, environment))
         host.close()
+        # Python ignores these two, and what is ignored stays so for the command, which does not expect it.
+        for ignored in (signal.SIGPIPE, signal.SIGXFSZ):
+            signal.signal(ignored, signal.SIG_DFL)
         try:
             os.execve(program, list(self.command), environment)  # noqa: S606 - no shell is meant
         except OSError as error:
