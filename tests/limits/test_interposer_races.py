@@ -140,7 +140,7 @@ def test_more_processes_than_slots_leave_the_others_working(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(
-    "damage", ["missing", "empty", "truncated", "foreign", "newer", "other-boot", "directory", "fifo"]
+    "damage", ["missing", "empty", "truncated", "foreign", "newer", "other-boot", "other-pids", "directory", "fifo"]
 )
 def test_what_is_no_account_lets_everything_pass(damage: str, tmp_path: Path) -> None:
     account = cuda.new_account(tmp_path)
@@ -151,6 +151,8 @@ def test_what_is_no_account_lets_everything_pass(damage: str, tmp_path: Path) ->
         content[:8] = b"\x7fELF\0\0\0\0"
     elif damage == "other-boot":
         content[104:140] = b"00000000-0000-0000-0000-000000000000"
+    elif damage == "other-pids":
+        content[152:160] = (12345).to_bytes(8, "little")
     elif damage == "truncated":
         del content[-1:]
     elif damage == "empty":

@@ -72,6 +72,11 @@ static bool is_this_boot(const char boot_id[40]) {
     return strncmp(boot_id, now, 40) == 0;
 }
 
+static bool is_this_pid_namespace(uint64_t inode) {
+    struct stat status;
+    return inode == 0 || stat("/proc/self/ns/pid", &status) != 0 || (uint64_t)status.st_ino == inode;
+}
+
 static bool is_sound(const struct jgpu_account_header *header, const struct stat *status) {
     if (memcmp(header->magic, JGPU_ACCOUNT_MAGIC, 8) != 0 || header->version != JGPU_ACCOUNT_VERSION)
         return false;
@@ -84,7 +89,8 @@ static bool is_sound(const struct jgpu_account_header *header, const struct stat
     uint64_t least = header->header_size + (uint64_t)header->device_size * header->device_count +
                      (uint64_t)header->slot_size * header->slot_count;
     return least <= header->file_size && header->file_size <= JGPU_LARGEST_ACCOUNT_BYTES &&
-           (uint64_t)status->st_size >= header->file_size && is_this_boot(header->boot_id);
+           (uint64_t)status->st_size >= header->file_size && is_this_boot(header->boot_id) &&
+           is_this_pid_namespace(header->pid_namespace);
 }
 
 bool jgpu_account_open(struct jgpu_account *account, const char *path) {

@@ -32,7 +32,9 @@ struct jgpu_account_header {
     char boot_id[40];
     /* One past the highest slot ever claimed, written under the lock. It only saves looking at slots that nobody had. */
     _Atomic uint64_t slots_claimed;
-    uint8_t reserved[104];
+    /* The inode of /proc/self/ns/pid of who made the file; 0 is unknown. In another namespace its pids mean others. */
+    uint64_t pid_namespace;
+    uint8_t reserved[96];
 };
 
 struct jgpu_account_device {
@@ -63,6 +65,7 @@ _Static_assert(offsetof(struct jgpu_account_header, file_size) == 32, "header");
 _Static_assert(offsetof(struct jgpu_account_header, lease_id) == 40, "header");
 _Static_assert(offsetof(struct jgpu_account_header, boot_id) == 104, "header");
 _Static_assert(offsetof(struct jgpu_account_header, slots_claimed) == 144, "header");
+_Static_assert(offsetof(struct jgpu_account_header, pid_namespace) == 152, "header");
 _Static_assert(sizeof(struct jgpu_account_device) == 256, "device record");
 _Static_assert(offsetof(struct jgpu_account_device, cap) == 64, "device record");
 _Static_assert(offsetof(struct jgpu_account_device, refused_pid) == 120, "device record");
