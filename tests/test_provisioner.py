@@ -155,7 +155,7 @@ async def test_a_restart_keeps_the_lease(host: GPUHost) -> None:
 
 async def test_the_restarters_kill_keeps_the_lease(host: GPUHost) -> None:
     made = manager(AsyncIOLoopKernelManager, env={"JUPYTER_GPU": "1:8GiB"})
-    async with running(made):
+    async with running(made) as client:
         made._restarter.time_to_dead = 0.2
         made._restarter._pcallback.callback_time = 200
         [before] = held(host)
@@ -163,6 +163,7 @@ async def test_the_restarters_kill_keeps_the_lease(host: GPUHost) -> None:
         os.kill(before.process.pid, signal.SIGKILL)
         after = await until(lambda: [lease for lease in held(host) if lease.process != before.process])
         assert [lease.id for lease in after] == [before.id]
+        await client.wait_for_ready(timeout=60)
 
 
 async def test_a_changed_request_takes_the_new_device_before_it_lets_go_of_the_old(
