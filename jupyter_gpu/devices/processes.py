@@ -73,11 +73,21 @@ def boot_id() -> str:
 
 def environment_value(pid: int, name: str) -> str | None:
     """The variable `name` in the environment that the process was started with; `None` if unset or not ours to read."""
+    block = environment_block(pid)
+    return None if block is None else value_in(block, name)
+
+
+def environment_block(pid: int) -> bytes | None:
+    """The environment that the process was started with, as the kernel keeps it; `None` if it is not ours to read."""
     try:
         with open(f"/proc/{pid}/environ", "rb") as file:  # noqa: PTH123
-            block = file.read()
+            return file.read()
     except OSError:
         return None
+
+
+def value_in(block: bytes, name: str) -> str | None:
+    """The variable `name` in an environment; `None` if unset."""
     prefix = name.encode() + b"="
     for entry in block.split(b"\0"):
         if entry.startswith(prefix):

@@ -15,7 +15,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from ..devices.processes import ProcessKey, environment_value, process_key, process_stat
+from ..devices.processes import ProcessKey, environment_block, process_key, process_stat, value_in
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -25,7 +25,7 @@ _DEEPEST_TREE = 64
 _MOST_PIDFDS = 512
 """More processes than this are looked up in /proc each time, so that the server keeps its file descriptors."""
 _FOREIGN_LIFE_S = 60.0
-"""How long a process without a lease is taken for one: its environment may have been read in the middle of an exec."""
+"""How long a process without a lease is taken for one: it may become another program by exec."""
 _INITIAL_PID_NAMESPACE = 0xEFFFFFFC
 """The inode of the host's own pid namespace, PROC_PID_INIT_INO in Linux's include/linux/proc_ns.h."""
 _GPU_NODES = ("/dev/nvidia", "/dev/dxg")
@@ -142,8 +142,8 @@ class Kinship:
             if known.pidfd is None and process_key(pid) != known.descent.lineage[0]:
                 self._forget(pid)
             elif known.descent.lease_id is None and self._clock() - known.read_at > _FOREIGN_LIFE_S:
-                known.descent = Descent(known.descent.lineage, _lease_of(pid, known.descent.lineage[0]))
-                known.read_at, known.named = self._clock(), False
+                self._read_lease(known)
+                known.named = False
                 return known
             else:
                 return known
@@ -157,7 +157,8 @@ class Kinship:
             if pidfd is not None:
                 os.close(pidfd)
             return None
-        known = _Known(Descent(lineage, _lease_of(pid, lineage[0])), self._clock(), pidfd)
+        known = _Known(Descent(lineage), 0.0, pidfd)
+        self._read_lease(known)
         self._table.by_pid[pid] = known
         if pidfd is not None:
             self._table.pid_of[pidfd] = pid
@@ -165,6 +166,17 @@ class Kinship:
                 self._epoll = select.epoll()
             self._epoll.register(pidfd, select.EPOLLIN)
         return known
+
+    def _read_lease(self, known: _Known) -> None:
+        """Read the lease in a process's environment."""
+        lineage = known.descent.lineage
+        environment = environment_block(lineage[0].pid)
+        # In the middle of an exec it is empty: then the next look has to tell.
+        known.read_at = float("-inf") if environment == b"" else self._clock()
+        lease_id = value_in(environment, LEASE_VARIABLE) if environment else None
+        # The pid may have gone to another process in between: what was read is then not this one's.
+        if lease_id and process_key(lineage[0].pid) == lineage[0]:
+            known.descent = Descent(lineage, lease_id)
 
     def _pidfd(self, pid: int) -> int | None:
         if len(self._table.pid_of) >= self._most_pidfds:
@@ -193,12 +205,6 @@ def lineage_of(pid: int) -> tuple[ProcessKey, ...]:
         found.append(ProcessKey(pid, stat[1]))
         pid = stat[0]
     return tuple(found)
-
-
-def _lease_of(pid: int, process: ProcessKey) -> str | None:
-    lease_id = environment_value(pid, LEASE_VARIABLE)
-    # The pid may have gone to another process in between: what was read is then not this one's.
-    return lease_id if lease_id and process_key(pid) == process else None
 
 
 def _own_name(pid: int) -> str | None:

@@ -238,8 +238,9 @@ class GPUSampler(LoggingConfigurable):
                 if self._closed:
                     break
                 self._began = self._last_began = self._clock()
-                waiting, self._waiting = self._waiting, []
             outcome = self._sample()
+            with self._condition:
+                waiting, self._waiting = self._waiting, []
             for future in waiting:
                 if future.set_running_or_notify_cancel():
                     if isinstance(outcome, Exception):

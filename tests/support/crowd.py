@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import subprocess
-import sys
-import time
 import uuid
 from pathlib import Path
 
 from nvml_stand_in import NVMLStandIn, StandInProcess
 
 from jupyter_gpu.devices.nvml import NVMLBackend
-from jupyter_gpu.devices.processes import ProcessKey, process_key
+from jupyter_gpu.devices.processes import process_key
 from jupyter_gpu.host import GPUHost
 from jupyter_gpu.leases.lease import Ask, Lease, Origin, Owner
 
 GIB = 1 << 30
-_WAITS = "import sys; print(flush=True); sys.stdin.read()"
 
 
 class Crowd:
@@ -25,10 +22,7 @@ class Crowd:
     def __init__(self, directory: Path, gpus: int = 8, kernels: int = 64) -> None:
         self.stand_in = NVMLStandIn(directory / "nvml")
         self.uuids = [self.stand_in.add_gpu(utilization=30, temperature=50) for _ in range(gpus)]
-        # One that the others are forked from would share its start: a shell is quick to start.
-        self.processes = [
-            subprocess.Popen(["sleep", "600"], stdin=subprocess.DEVNULL) for _ in range(kernels)
-        ]
+        self.processes = [subprocess.Popen(["sleep", "600"], stdin=subprocess.DEVNULL) for _ in range(kernels)]
         for number, process in enumerate(self.processes):
             device = self.stand_in.device(self.uuids[number % gpus])
             device.processes.append(StandInProcess(process.pid, GIB + number, "compute", 20, 0.0))
@@ -60,13 +54,12 @@ class Crowd:
             leases.append(host.ledger.start(lease.id, key))
         return leases
 
+    def host(self) -> GPUHost:
+        """A host of this process, once it has loaded the stand-in."""
+        return GPUHost(backend_class=NVMLBackend)
+
     def close(self) -> None:
         for process in self.processes:
             process.kill()
         for process in self.processes:
             process.wait()
-
-
-def nvml_host(**config: object) -> GPUHost:
-    """A host of this process on whatever NVML it has loaded."""
-    return GPUHost(backend_class=NVMLBackend, **config)
