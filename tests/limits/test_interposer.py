@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 import cuda_stand_in as cuda
@@ -196,3 +197,32 @@ def test_behaviour_under_a_sanitizer(name: str, sanitizer: str, tmp_path: Path) 
     )
     done = run([cuda.program("behaviour", sanitizer), name], environment, timeout_s=170)
     assert (done.returncode, done.stdout, done.stderr) == (0, "held\n", "")
+
+
+def test_what_the_user_preloads_is_called_and_capped_as_well(tmp_path: Path) -> None:
+    source = cuda.PROGRAMS / "wrapper.c"
+    wrapper = cuda.compiled("wrapper.so", [*cuda.FLAGS, "-shared", str(source)], [source], folder="wrapper")
+    log = tmp_path / "calls"
+    for lookup in ("direct", "default"):
+        log.unlink(missing_ok=True)
+        environment = cuda.environment(cuda.new_account(tmp_path), WRAPPER_LOG=str(log))
+        environment["LD_PRELOAD"] = interposer.preload_value(cuda.library(), str(wrapper))
+        assert client(lookup, "linear", environment) == (CAP, CAP)
+        assert len(log.read_text()) == 2 * (CAP // (64 * MIB) + 1)
+
+
+def test_a_look_up_by_bare_name_is_made_from_the_callers_place(tmp_path: Path) -> None:
+    source = cuda.PROGRAMS / "scope.c"
+    flags = [*cuda.FLAGS, "-shared"]
+    has = cuda.compiled("libscopehas.so", [*flags, "-DSCOPE_HAS", str(source)], [source], folder="scope-has")
+    link = ["-Wl,--no-as-needed", f"-L{has.parent}", f"-Wl,-rpath,{has.parent}", "-lscopehas"]
+    finds = cuda.compiled("libscopefinds.so", [*flags, str(source), *link], [source], folder="scope-finds")
+    code = f"import ctypes; print(ctypes.CDLL({str(finds)!r}).find_it())"
+    done = run(["python3", "-c", code], cuda.environment(cuda.new_account(tmp_path)))
+    assert (done.returncode, done.stdout) == (0, "42\n")
+
+
+def test_imports_of_many_libraries_go_on_as_before(tmp_path: Path) -> None:
+    code = "import ctypes, sqlite3, ssl, zmq, psutil, ipykernel, multiprocessing; print('imported')"
+    done = run([sys.executable, "-c", code], cuda.environment(cuda.new_account(tmp_path)))
+    assert (done.returncode, done.stdout, done.stderr) == (0, "imported\n", "")

@@ -38,8 +38,9 @@ COMPILER_FLAGS = (
     "-shared",
     "-fvisibility=hidden",
     "-pthread",
-    # The hooks must find each other, not what another preloaded library calls by the same name.
-    "-Wl,-Bsymbolic",
+    # The hooks must find each other, not what another preloaded library calls by the same name. Without "-functions"
+    # this library would also come first in what it looks up on behalf of others.
+    "-Wl,-Bsymbolic-functions",
     "-Wl,-z,relro,-z,now",
     "-Wl,--no-undefined",
 )
