@@ -37,6 +37,7 @@ BUSY, BUSY_SINCE = 2, 3
 
 _HEADER = struct.Struct("=8sIIIIIIQ64s40s")
 _MOST_DEVICES = 64
+_PAGE = 4096
 _LARGEST_FILE = 64 << 20
 
 
@@ -170,17 +171,7 @@ def read_account(path: Path) -> AccountReading:
     Raises:
         AccountError: there is none, it is not ours, it is damaged, or it is of another version.
     """
-    file = open_file(path)
-    try:
-        size = checked_size(path, file)
-        content = os.pread(file, size, 0)
-    except OSError as error:
-        raise AccountError(f"the account {path} cannot be read: {error.strerror}") from error
-    finally:
-        os.close(file)
-    if len(content) < size:
-        raise AccountError(f"the account {path} became shorter while it was read")
-    return AccountContent(path, content).read()
+    return _copy(path, with_slots=True).read()
 
 
 def account_limits(path: Path) -> dict[str, tuple[int | None, int | None]]:
@@ -189,15 +180,7 @@ def account_limits(path: Path) -> dict[str, tuple[int | None, int | None]]:
     Raises:
         AccountError: there is none, it is not ours, it is damaged, or it is of another version.
     """
-    file = open_file(path)
-    try:
-        size = checked_size(path, file)
-        content = os.pread(file, min(size, HEADER_SIZE + DEVICE_SIZE * _MOST_DEVICES), 0)
-    except OSError as error:
-        raise AccountError(f"the account {path} cannot be read: {error.strerror}") from error
-    finally:
-        os.close(file)
-    return AccountContent(path, content).limits()
+    return _copy(path, with_slots=False).limits()
 
 
 def open_file(path: Path) -> int:
@@ -218,28 +201,8 @@ def checked_size(path: Path, file: int) -> int:
     Raises:
         AccountError: it is not.
     """
-    status = os.fstat(file)
-    if not stat.S_ISREG(status.st_mode) or status.st_uid != os.getuid():
-        raise AccountError(f"the account {path} is not a file of this user")
-    header = os.pread(file, _HEADER.size, 0)
-    if len(header) < _HEADER.size or header[:8] != MAGIC:
-        raise AccountError(f"{path} is not an account: it does not begin as one")
-    _, version, header_size, device_count, slot_count, device_size, slot_size, size, _, _ = _HEADER.unpack(header)
-    if version != VERSION:
-        raise AccountError(f"the account {path} has version {version}; this software reads version {VERSION}")
-    least = HEADER_SIZE + DEVICE_SIZE * device_count + slot_size * slot_count
-    if (
-        header_size != HEADER_SIZE
-        or device_size != DEVICE_SIZE
-        or device_count > _MOST_DEVICES
-        or slot_size % WORD
-        or slot_size < SLOT_HEAD_SIZE + 2 * WORD * device_count
-        or not least <= size <= _LARGEST_FILE
-        or size % WORD
-        or status.st_size < size
-    ):
-        raise AccountError(f"the account {path} is damaged: its header does not fit its {status.st_size} bytes")
-    return int(size)
+    on_disk = _own_size(path, file)
+    return _checked_size(path, on_disk, os.pread(file, _HEADER.size, 0))
 
 
 def write_account(
@@ -281,6 +244,59 @@ def write_account(
             os.close(file)
     except OSError as error:
         raise AccountError(f"the account {path} cannot be written: {error.strerror}") from error
+
+
+def _copy(path: Path, *, with_slots: bool) -> AccountContent:
+    """A copy of the account, as far as it says something, or of what comes before its slots."""
+    file = open_file(path)
+    try:
+        on_disk = _own_size(path, file)
+        # Most accounts say all they have to say within a page.
+        content = os.pread(file, _PAGE, 0)
+        _checked_size(path, on_disk, content)
+        _, _, _, device_count, slot_count, _, slot_size, _, _, _ = _HEADER.unpack_from(content)
+        end = HEADER_SIZE + DEVICE_SIZE * device_count
+        if with_slots:
+            (claimed,) = struct.unpack_from("=Q", content, SLOTS_CLAIMED * WORD)
+            end += min(claimed, slot_count) * slot_size
+        if end > len(content):
+            content = os.pread(file, end, 0)
+    except OSError as error:
+        raise AccountError(f"the account {path} cannot be read: {error.strerror}") from error
+    finally:
+        os.close(file)
+    if len(content) < end:
+        raise AccountError(f"the account {path} became shorter while it was read")
+    return AccountContent(path, content[:end])
+
+
+def _own_size(path: Path, file: int) -> int:
+    """The bytes of the file behind a descriptor, once it is known to be a file of this user."""
+    status = os.fstat(file)
+    if not stat.S_ISREG(status.st_mode) or status.st_uid != os.getuid():
+        raise AccountError(f"the account {path} is not a file of this user")
+    return status.st_size
+
+
+def _checked_size(path: Path, on_disk: int, header: bytes) -> int:
+    if len(header) < _HEADER.size or header[:8] != MAGIC:
+        raise AccountError(f"{path} is not an account: it does not begin as one")
+    _, version, header_size, device_count, slot_count, device_size, slot_size, size, _, _ = _HEADER.unpack_from(header)
+    if version != VERSION:
+        raise AccountError(f"the account {path} has version {version}; this software reads version {VERSION}")
+    least = HEADER_SIZE + DEVICE_SIZE * device_count + slot_size * slot_count
+    if (
+        header_size != HEADER_SIZE
+        or device_size != DEVICE_SIZE
+        or device_count > _MOST_DEVICES
+        or slot_size % WORD
+        or slot_size < SLOT_HEAD_SIZE + 2 * WORD * device_count
+        or not least <= size <= _LARGEST_FILE
+        or size % WORD
+        or on_disk < size
+    ):
+        raise AccountError(f"the account {path} is damaged: its header does not fit its {on_disk} bytes")
+    return int(size)
 
 
 def _text(field: bytes) -> str:

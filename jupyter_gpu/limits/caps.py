@@ -32,6 +32,7 @@ class AccountKeeper:
         self.directory = directory / "accounts"
         self._log = log or logging.getLogger(__name__)
         self._totals: dict[str, int | None] = {}
+        self._paths: dict[str, Path] = {}
 
     def know(self, devices: Iterable[Device]) -> None:
         """Note how much memory the devices have."""
@@ -39,7 +40,9 @@ class AccountKeeper:
 
     def path(self, lease_id: str) -> Path:
         """Where the account of a lease is, or would be."""
-        return self.directory / lease_id
+        if lease_id not in self._paths:
+            self._paths[lease_id] = self.directory / lease_id
+        return self._paths[lease_id]
 
     def apply(self, leases: Sequence[Lease]) -> Callable[[], None]:
         """Make the accounts fit the leases: create them and set caps. Called inside the ledger's decision.
@@ -62,7 +65,8 @@ class AccountKeeper:
                 self._apply_one(lease, held, limits[lease.id])
             except Exception:  # noqa: BLE001 - a lease without an account is worth more than no lease
                 self._log.warning("The memory account of %s cannot be kept.", lease.owner.label, exc_info=True)
-        ended = self._names() - {lease.id for lease in held}
+        ended = self._names() - limits.keys()
+        self._paths = {lease_id: path for lease_id, path in self._paths.items() if lease_id in limits}
         return lambda: self._remove(ended)
 
     def accounted(self, leases: Sequence[Lease]) -> dict[str, dict[str, int]]:
