@@ -37,6 +37,7 @@ class Entrance:
         self.unsettled = set(framework_names())
         self._session: Any = None
         self._magic: Any = None
+        self._refusals: Any = None
 
     @property
     def session(self) -> Any:
@@ -74,6 +75,14 @@ class Entrance:
             except Exception:  # noqa: BLE001, S110 - a cell's end is no place to fail
                 pass
 
+    def tell_refusals(self, result: Any = None) -> None:
+        """Explain a cell that failed at the cap."""
+        if self._refusals is None:
+            from .refusals import RefusalNotice  # noqa: PLC0415 - not at a kernel's start
+
+            self._refusals = RefusalNotice(lambda uuid: self.session.lease.named(uuid).label(uuid))
+        self._refusals.after_cell(result)
+
     def register(self) -> None:
         """Put the magics, their completion and the watches in place."""
         shell = self.shell
@@ -91,6 +100,8 @@ class Entrance:
             transforms.insert(0, _measured_cell)
         ImportWatch(self.unsettled, self.before_import, self.after_import).install()
         shell.events.register("post_run_cell", self.settle)
+        if os.environ.get("JUPYTER_GPU_ACCOUNT"):
+            shell.events.register("post_run_cell", self.tell_refusals)
         self.settle()
 
     def _offer_completions(self) -> None:

@@ -27,6 +27,10 @@ class DeviceName:
     name: str | None
     memory_bytes: int | None
 
+    def label(self, uuid: str) -> str:
+        """`GPU 1`, or the beginning of the UUID where no index is known."""
+        return f"GPU {self.index}" if self.index else uuid[:12]
+
 
 @dataclass(frozen=True)
 class DeviceCap:
@@ -62,7 +66,7 @@ class KernelDevice:
     @property
     def label(self) -> str:
         """`GPU 1`, or the beginning of the UUID where no index is known."""
-        return f"GPU {self.index}" if self.index else self.uuid[:12]
+        return DeviceName(self.index, self.name, self.total).label(self.uuid)
 
 
 class LeaseView:

@@ -160,6 +160,10 @@ class Account(AccountContent):
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def refusals(self) -> dict[str, int]:
+        """How many allocations were refused on each device, by UUID; cheap enough to ask often."""
+        return {uuid: self._words[self._record(number) + REFUSALS] for number, uuid in enumerate(self.uuids)}
+
     def set_cap(self, uuid: str, cap: int | None) -> None:
         """Change the cap on a device, in bytes; it holds from the next allocation on, and takes nothing away."""
         self._words[self._record(self._number(uuid)) + CAP] = NO_CAP if cap is None else cap
