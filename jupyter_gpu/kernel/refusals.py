@@ -58,11 +58,10 @@ class RefusalNotice:
         return [device for device in devices if counts.get(device.uuid, 0) > before.get(device.uuid, 0)]
 
     def _sentence(self, device: Any) -> str:
-        cap = (
-            min(each for each in (device.cap, device.total) if each is not None) if device.cap or device.total else None
-        )
+        limits = [each for each in (device.cap, device.total) if each is not None]
+        cap = readable_amount(min(limits, default=None))
+        asked, held = readable_amount(device.refused_size), readable_amount(device.refused_used)
         return (
-            f"This kernel's cap on {self._label(device.uuid)} is {readable_amount(cap)}: "
-            f"{readable_amount(device.refused_size)} was asked for while {readable_amount(device.refused_used)} was held. "
+            f"This kernel's cap on {self._label(device.uuid)} is {cap}: {asked} was asked for while {held} was held. "
             "Give memory back with %gpu free, or raise the cap with %gpu memory AMOUNT."
         )
