@@ -50,7 +50,7 @@ LOOKUPS = (
 
 
 def behaviours() -> list[str]:
-    source = (cuda.PROGRAMS / "behaviour.c").read_text()
+    source = "".join(path.read_text() for path in sorted(cuda.PROGRAMS.glob("behaviour_of_*.c")))
     return re.findall(r"^    BEHAVIOUR\((\w+)\)", source, re.MULTILINE)
 
 

@@ -142,14 +142,17 @@ def library(sanitizer: str = "") -> Path:
 def program(name: str, sanitizer: str = "") -> Path:
     """A program of `tests/native/interposer`, linked with the driver; with a sanitizer also with the interposer."""
     driver = stand_in("13", sanitizer)
-    sources = [PROGRAMS / f"{name}.c", interposer.SOURCES / "account.c"]
+    sources = [*sorted(PROGRAMS.glob(f"{name}.c")), *sorted(PROGRAMS.glob(f"{name}_of_*.c"))]
+    sources.append(interposer.SOURCES / "account.c")
     arguments = [*FLAGS, *SANITIZERS[sanitizer], *map(str, sources)]
     if sanitizer:
         # Before the driver, as a preloaded library is; preloading it would put it before the sanitizer's own.
         where = library(sanitizer).parent
         arguments += ["-Wl,--no-as-needed", f"-L{where}", f"-Wl,-rpath,{where}", "-linterposer"]
     arguments += [f"-L{driver}", "-lcuda"]
-    return compiled(name, arguments, [*sources, *_headers()], folder=f"{name}{sanitizer and '-'}{sanitizer}")
+    return compiled(
+        name, arguments, [*sources, *PROGRAMS.glob("*.h"), *_headers()], folder=f"{name}{sanitizer and '-'}{sanitizer}"
+    )
 
 
 def new_account(directory: Path, cap: int | None = GIB, *, uuids: Sequence[str] = UUIDS[:1], slots: int = 512) -> Path:

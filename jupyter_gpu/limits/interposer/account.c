@@ -35,7 +35,8 @@ static ssize_t read_text(const char *path, char *text, size_t size) {
     return (ssize_t)length;
 }
 
-/* Whether `pid` runs, and since when in clock ticks since boot (0: unknown). A zombie holds no memory, so it has ended. */
+/* Whether `pid` runs, and since when in clock ticks since boot (0: unknown). A zombie holds no memory, so it has
+ * ended. */
 static bool is_running(uint64_t pid, uint64_t *start_time) {
     char path[48], text[1024];
     *start_time = 0;

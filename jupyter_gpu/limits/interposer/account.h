@@ -30,7 +30,8 @@ struct jgpu_account_header {
     uint64_t file_size;
     char lease_id[64];
     char boot_id[40];
-    /* One past the highest slot ever claimed, written under the lock. It only saves looking at slots that nobody had. */
+    /* One past the highest slot ever claimed, written under the lock. It only saves looking at slots that nobody
+     * had. */
     _Atomic uint64_t slots_claimed;
     /* The inode of /proc/self/ns/pid of who made the file; 0 is unknown. In another namespace its pids mean others. */
     uint64_t pid_namespace;
@@ -91,7 +92,8 @@ enum jgpu_grant {
     JGPU_REFUSED,
 };
 
-/* Map the account at `path`. False, and nothing mapped, where it is not a whole account of this version, user and boot. */
+/* Map the account at `path`. False, and nothing mapped, where it is not a whole account of this version, user and
+ * boot. */
 bool jgpu_account_open(struct jgpu_account *account, const char *path);
 void jgpu_account_close(struct jgpu_account *account);
 

@@ -1,8 +1,8 @@
 /* Arrays and mipmapped arrays, whose size follows from their shape. */
 #include "memory.h"
 
-/* Bits of one channel of one element, or of one texel where the format has its own number of channels (CUarray_format in
- * cuda.h of CUDA 13; block-compressed formats by the block's size per texel). */
+/* Bits of one channel of one element, or of one texel where the format has its own number of channels (CUarray_format
+ * in cuda.h of CUDA 13; block-compressed formats by the block's size per texel). */
 static unsigned bits(unsigned format, unsigned channels) {
     switch (format) {
     case 0x01: case 0x08:

@@ -7,8 +7,9 @@
 
 #include "driver_types.h"
 
-/* HOOK(symbol, name, version, per-thread stream): what is substituted. `name` at `version` is how cuGetProcAddress knows
- * the symbol (cudaTypedefs.h: PFN_<name>_v<version>). NVML's functions and those of the C library have no such name. */
+/* HOOK(symbol, name, version, per-thread stream): what is substituted. `name` at `version` is how cuGetProcAddress
+ * knows the symbol (cudaTypedefs.h: PFN_<name>_v<version>). NVML's functions and those of the C library have no such
+ * name. */
 #define JGPU_CUDA_HOOKS(HOOK)                                                                                          \
     HOOK(cuGetProcAddress, cuGetProcAddress, 11030, 0)                                                                 \
     HOOK(cuGetProcAddress_v2, cuGetProcAddress, 12000, 0)                                                              \

@@ -1,7 +1,8 @@
 /* The few types of the CUDA driver API and of NVML that the hooks touch, as CUDA 12 and 13 lay them out.
  *
- * Written out here so that building needs no CUDA toolkit. tests/limits/test_interposer_abi.py compiles all of this library against
- * the real headers instead (JGPU_CUDA_HEADERS), which makes the compiler compare every signature and field.
+ * Written out here so that building needs no CUDA toolkit. tests/limits/test_interposer_abi.py compiles all of this
+ * library against the real headers instead (JGPU_CUDA_HEADERS), which makes the compiler compare every signature and
+ * field.
  */
 #ifndef JUPYTER_GPU_DRIVER_TYPES_H
 #define JUPYTER_GPU_DRIVER_TYPES_H

@@ -113,8 +113,8 @@ static bool ask(const struct jgpu_pool *pool, uint64_t *reserved, uint64_t *used
     return true;
 }
 
-/* Charge what the pool has now. Answers may arrive in another order than the questions were put: only that to the latest
- * question counts, and each that changes a pool asks after its change. */
+/* Charge what the pool has now. Answers may arrive in another order than the questions were put: only that to the
+ * latest question counts, and each that changes a pool asks after its change. */
 static void look_at(struct jgpu_pool *pool) {
     pthread_mutex_lock(&lock);
     uint64_t question = ++pool->asked;
@@ -203,7 +203,9 @@ void jgpu_give_back_idle_pools(void) {
 
 static uint64_t in_steps(uint64_t bytes) {
     uint64_t rounded;
-    return __builtin_add_overflow(bytes, (uint64_t)GROWTH_STEP - 1, &rounded) ? bytes : rounded / GROWTH_STEP * GROWTH_STEP;
+    if (__builtin_add_overflow(bytes, (uint64_t)GROWTH_STEP - 1, &rounded))
+        return bytes;
+    return rounded / GROWTH_STEP * GROWTH_STEP;
 }
 
 static bool reserve_growth(struct jgpu_growth *growth, bool (*reserve)(int, uint64_t)) {
@@ -221,9 +223,9 @@ static void prepare_growth(struct jgpu_growth *growth, struct jgpu_pool *pool, u
     pthread_mutex_unlock(&lock);
 }
 
-/* Whether to see if the pool serves from what it has idle. Where that is in too small pieces it grows instead, which has
- * to be undone; so only one process and one thread tries at a time, and nobody tries again what has failed unless more is
- * idle now. */
+/* Whether to see if the pool serves from what it has idle. Where that is in too small pieces it grows instead, which
+ * has to be undone; so only one process and one thread tries at a time, and nobody tries again what has failed unless
+ * more is idle now. */
 static bool may_try(struct jgpu_growth *growth) {
     struct jgpu_pool *pool = growth->pool;
     uint64_t reserved, used;

@@ -50,8 +50,8 @@ bool jgpu_has_account(void) {
         atomic_store(&attached, UNUSABLE);
         return false;
     }
-    /* Before any lock is taken, as another thread may fork while it is held. Several threads may each do so; waiting for
-     * one of them could last for ever in a child. Handlers that run twice do no harm. */
+    /* Before any lock is taken, as another thread may fork while it is held. Several threads may each do so; waiting
+     * for one of them could last for ever in a child. Handlers that run twice do no harm. */
     if (!atomic_load(&knows_of_forks)) {
         if (pthread_atfork(NULL, NULL, start_anew_in_child) != 0)
             return false;
@@ -76,8 +76,8 @@ bool jgpu_is_counted(void) {
         /* Where there is no slot to be had, trying at every allocation would slow the program for nothing. */
         unsigned failed = atomic_load(&failed_claims);
         if (failed < 8 || failed % 1024 == 0) {
-            struct jgpu_account_slot *slot = jgpu_account_claim(&account, failed == 0 ? PATIENCE_MS : LATER_PATIENCE_MS);
-            atomic_store_explicit(&own_slot, slot, memory_order_release);
+            unsigned patience_ms = failed == 0 ? PATIENCE_MS : LATER_PATIENCE_MS;
+            atomic_store_explicit(&own_slot, jgpu_account_claim(&account, patience_ms), memory_order_release);
         }
         if (atomic_load(&own_slot) == NULL)
             atomic_fetch_add(&failed_claims, 1);

@@ -91,7 +91,8 @@ static void *second_address(void *address) {
     static int count;
     enum { ROOM = 256 };
     if (jumps == NULL)
-        jumps = mmap(NULL, ROOM * sizeof *jumps, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        jumps = mmap(NULL, ROOM * sizeof *jumps, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1,
+                     0);
     for (int number = 0; number < count; number++)
         if (jumps[number].target == address)
             return &jumps[number];

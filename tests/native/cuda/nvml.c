@@ -1,4 +1,5 @@
-/* An NVML that knows the stand-in's devices: same sizes, same UUIDs, in the opposite order, as NVML's order is its own. */
+/* An NVML that knows the stand-in's devices: same sizes, same UUIDs, in the opposite order, as NVML's order is its
+ * own. */
 #define _GNU_SOURCE
 #include <stdio.h>
 #include <stdlib.h>

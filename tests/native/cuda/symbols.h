@@ -13,7 +13,8 @@
     X(cuDevicePrimaryCtxRelease_v2) X(cuDevicePrimaryCtxReset) X(cuDevicePrimaryCtxReset_v2) \
     X(cuDevicePrimaryCtxRetain) X(cuDevicePrimaryCtxSetFlags_v2) X(cuDeviceSetMemPool) X(cuDeviceTotalMem) \
     X(cuDeviceTotalMem_v2) X(cuDriverGetVersion) X(cuEventCreate) X(cuEventDestroy_v2) X(cuEventQuery) \
-    X(cuEventRecord) X(cuEventSynchronize) X(cuGetErrorName) X(cuGetErrorString) X(cuGetExportTable) X(cuGetProcAddress) \
+    X(cuEventRecord) X(cuEventSynchronize) X(cuGetErrorName) X(cuGetErrorString) X(cuGetExportTable) \
+    X(cuGetProcAddress) \
     X(cuGetProcAddress_v2) X(cuGraphAddChildGraphNode) X(cuGraphAddMemAllocNode) X(cuGraphAddMemFreeNode) \
     X(cuGraphChildGraphNodeGetGraph) X(cuGraphCreate) X(cuGraphDestroy) X(cuGraphExecDestroy) \
     X(cuGraphGetNodes) X(cuGraphInstantiate) X(cuGraphInstantiateWithFlags) X(cuGraphInstantiateWithParams) \

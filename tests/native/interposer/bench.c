@@ -60,7 +60,8 @@ int main(int argc, char **argv) {
     MEASURE("cuMemCreate+cuMemRelease", (must(cuMemCreate(&block, 2 << 20, &prop, 0)), must(cuMemRelease(block))));
     must(cuGraphCreate(&graph, 0));
     must(cuGraphInstantiateWithFlags(&exec, graph, 0));
-    MEASURE("cuGraphLaunch+cuStreamSynchronize", (must(cuGraphLaunch(exec, stream)), must(cuStreamSynchronize(stream))));
+    MEASURE("cuGraphLaunch+cuStreamSynchronize",
+            (must(cuGraphLaunch(exec, stream)), must(cuStreamSynchronize(stream))));
     MEASURE("cuMemGetInfo", must(cuMemGetInfo_v2(&free_bytes, &total)));
     return 0;
 }

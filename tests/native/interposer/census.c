@@ -1,5 +1,6 @@
-/* What the stand-in's books say of its shared devices, without being a client: bytes that the living have in use on the
- * first device, the most they had at once, and how often more than STANDIN_CUDA_LIMIT was in use, or memory freed twice. */
+/* What the stand-in's books say of its shared devices, without being a client: bytes that the living have in use on
+ * the first device, the most they had at once, and how often more than STANDIN_CUDA_LIMIT was in use, or memory freed
+ * twice. */
 #include <inttypes.h>
 #include <stdio.h>
 

@@ -1,5 +1,5 @@
-/* A CUDA program that takes all the memory it is given, in one way of allocating, having found the driver's functions in
- * one way of looking them up.
+/* A CUDA program that takes all the memory it is given, in one way of allocating, having found the driver's functions
+ * in one way of looking them up.
  *
  *     client LOOKUP WAY
  *

@@ -1,8 +1,8 @@
 /* Throws damaged account files at the code that reads them: `fuzz DIRECTORY ROUNDS SEED`.
  *
- * A file is made whole, then some of its bytes are changed or cut off, then everything that a process does with an account
- * is done with it; in some rounds another thread keeps changing the mapped bytes meanwhile. Nothing may crash, hang, or
- * write outside the mapping (the sanitisers see to that). Prints how many files were taken for accounts.
+ * A file is made whole, then some of its bytes are changed or cut off, then everything that a process does with an
+ * account is done with it; in some rounds another thread keeps changing the mapped bytes meanwhile. Nothing may crash,
+ * hang, or write outside the mapping (the sanitisers see to that). Prints how many files were taken for accounts.
  */
 #define _GNU_SOURCE
 #include <fcntl.h>
@@ -46,7 +46,8 @@ static void make(uint8_t *bytes) {
     memcpy(bytes, &header, sizeof header);
     for (int device = 0; device < DEVICES; device++) {
         uint64_t cap = 1 << 30;
-        snprintf((char *)bytes + 256 + 256 * device, 64, "GPU-5d5d5d5d-5d5d-5d5d-5d5d-5d5d5d5d5d%02x", (unsigned)device);
+        snprintf((char *)bytes + 256 + 256 * device, 64, "GPU-5d5d5d5d-5d5d-5d5d-5d5d-5d5d5d5d5d%02x",
+                 (unsigned)device);
         memcpy(bytes + 256 + 256 * device + 64, &cap, 8);
     }
 }

@@ -1,7 +1,7 @@
 /* Preloaded before the interposer: writes down what a program's look-ups of driver functions are answered with.
  *
- * A line per answer in the file OBSERVER_LOG: the way, the name, the version, the object that the answer lies in, and the
- * symbol there.
+ * A line per answer in the file OBSERVER_LOG: the way, the name, the version, the object that the answer lies in, and
+ * the symbol there.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>

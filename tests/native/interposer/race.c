@@ -2,7 +2,8 @@
  *
  *     race SECONDS SEED [pools]
  *
- * Several threads allocate and free in several ways, from pools too if asked to. Prints how often it was granted and refused.
+ * Several threads allocate and free in several ways, from pools too if asked to. Prints how often it was granted and
+ * refused.
  */
 #define _GNU_SOURCE
 #include <pthread.h>
