@@ -22,7 +22,7 @@ def test_a_cell_that_fails_at_the_cap_is_explained_in_one_sentence(kernel: Magic
     output = kernel.run(FAIL)
     assert output.error == "RuntimeError: as a framework puts it"
     assert output.stderr == (
-        "This kernel's cap on GPU 0 is 8 GiB: 5 GiB was asked for while 6 GiB was held. "
+        "This kernel's cap on GPU-00000001 is 8 GiB: 5 GiB was asked for while 6 GiB was held. "
         "Give memory back with %gpu free, or raise the cap with %gpu memory AMOUNT.\n"
     )
 
