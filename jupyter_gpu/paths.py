@@ -11,6 +11,7 @@ import tempfile
 from pathlib import Path
 
 RUNTIME_DIRECTORY_VARIABLE = "JUPYTER_GPU_RUNTIME_DIR"
+_LEDGER = "ledger.sqlite"
 
 
 class UnsafeDirectory(Exception):  # noqa: N818 - it names what was found
@@ -54,8 +55,19 @@ def private_directory(path: Path) -> Path:
             f"set {RUNTIME_DIRECTORY_VARIABLE} to another"
         )
     if stat.S_IMODE(status.st_mode) & 0o077:
-        try:
-            path.chmod(0o700)
-        except OSError as error:
-            raise UnsafeDirectory(f"the directory {path} is open to other users and cannot be closed") from error
+        _close(path, status.st_mode)
     return path
+
+
+def _close(path: Path, mode: int) -> None:
+    """Shut others out of a directory, if nobody can have meant it for anything but ours."""
+    try:
+        names = os.listdir(str(path))
+        if mode & stat.S_ISVTX or (names and _LEDGER not in names):
+            raise UnsafeDirectory(
+                f"the directory {path} is open to other users and holds other things; "
+                f"set {RUNTIME_DIRECTORY_VARIABLE} to one for jupyter_gpu alone"
+            )
+        path.chmod(0o700)
+    except OSError as error:
+        raise UnsafeDirectory(f"the directory {path} is open to other users and cannot be closed") from error

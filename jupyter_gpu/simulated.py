@@ -140,8 +140,8 @@ def _account() -> Account:
 
 def _runtime() -> Path:
     """The runtime directory of whoever started this process: its account lies there, whatever is set here."""
-    account = os.environ.get("JUPYTER_GPU_ACCOUNT")
-    return Path(account).parent.parent if account else runtime_directory()
+    account = Path(os.environ.get("JUPYTER_GPU_ACCOUNT", ""))
+    return account.parent.parent if account.parent.name == "accounts" else private_directory(runtime_directory())
 
 
 def _unleased_account() -> Account:
@@ -152,7 +152,7 @@ def _unleased_account() -> Account:
         )
     me = process_key()
     assert me is not None
-    runtime = private_directory(_runtime())
+    runtime = _runtime()
     private_directory(unleased_directory(runtime))
     devices = [(device.uuid, None, device.memory_bytes) for device in _visible(parse_specification(text))]
     if not devices:
@@ -179,7 +179,7 @@ def _visible(devices: Sequence[SimulatedDevice]) -> list[SimulatedDevice]:
 @contextlib.contextmanager
 def _device_lock() -> Iterator[None]:
     """What a driver does inside itself: one allocation at a time on all devices."""
-    path = private_directory(_runtime()) / "simulated.lock"
+    path = _runtime() / "simulated.lock"
     file = os.open(str(path), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
         fcntl.flock(file, fcntl.LOCK_EX)

@@ -54,10 +54,25 @@ def test_a_private_directory_is_made_with_its_parents_for_this_user_only(tmp_pat
     assert private_directory(made) == made
 
 
-def test_one_that_is_open_to_others_is_closed(tmp_path: Path) -> None:
+@pytest.mark.parametrize("content", [(), ("ledger.sqlite", "accounts")])
+def test_one_that_is_open_to_others_is_closed_if_it_is_ours(tmp_path: Path, content: tuple[str, ...]) -> None:
+    for name in content:
+        (tmp_path / name).touch()
     tmp_path.chmod(0o755)
     private_directory(tmp_path)
     assert stat.S_IMODE(tmp_path.stat().st_mode) == 0o700
+
+
+@pytest.mark.parametrize(
+    ("mode", "content"), [(0o755, ("a file",)), (0o1777, ()), (0o1777, ("ledger.sqlite",)), (0o777, ("a", "b"))]
+)
+def test_one_that_others_may_need_is_refused_and_left_open(tmp_path: Path, mode: int, content: tuple[str, ...]) -> None:
+    for name in content:
+        (tmp_path / name).touch()
+    tmp_path.chmod(mode)
+    with pytest.raises(UnsafeDirectory, match="holds other things; set JUPYTER_GPU_RUNTIME_DIR to one for jupyter_gpu"):
+        private_directory(tmp_path)
+    assert stat.S_IMODE(tmp_path.stat().st_mode) == mode
 
 
 def test_a_link_is_refused_even_to_a_good_directory(tmp_path: Path) -> None:

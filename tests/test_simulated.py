@@ -159,6 +159,17 @@ def test_leased_and_unleased_processes_share_the_device(kernels: Any, account: P
     assert "2 GiB of the device's 40 GiB is free" in answer
 
 
+def test_an_account_that_lies_elsewhere_shuts_nobody_out_of_where_it_lies(
+    kernels: Any, simulated_gpus: str, tmp_path: Path
+) -> None:
+    tmp_path.chmod(0o755)
+    (tmp_path / "somewhere").mkdir()
+    Account.create(tmp_path / "somewhere" / "lease", "lease", [(UUIDS[1], None, 40 * GIB)]).close()
+    assert "freed" not in kernels(JUPYTER_GPU_ACCOUNT=str(tmp_path / "somewhere" / "lease"))("gpu.allocate('1GiB')")
+    assert tmp_path.stat().st_mode & 0o777 == 0o755
+    assert [path.name for path in tmp_path.iterdir()] == ["somewhere"]
+
+
 def test_what_a_process_without_a_lease_holds_is_seen_and_goes_with_it(
     kernels: Any, simulated_gpus: str, runtime_directory: Path
 ) -> None:

@@ -1,13 +1,12 @@
 """The ledger's file: one SQLite database in the runtime directory, opened by every process that uses the ledger.
 
 It is in WAL mode, on a directory local to the host. Nobody relies on SQLite's own waiting: whoever wants to write
-first takes a file lock, which wakes waiting processes in turn, where SQLite sleeps longer and longer.
+waits for a turn first, where SQLite would sleep longer and longer.
 """
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import sqlite3
 import threading
@@ -15,11 +14,12 @@ import time
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
-from ..devices.processes import ProcessKey, boot_id, is_stopped
+from ..devices.processes import ProcessKey, boot_id
 from ..paths import UnsafeDirectory, private_directory
 from .lease import Ask, Lease, LeaseState, Origin, Owner
 from .placement import LeaseHold
 from .request import Hold
+from .turn import StoppedHolder, Turn
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 
 SCHEMA_VERSION = 1
 _BUSY_TIMEOUT_S = 10.0
-_STOPPED_TRIES, _STOPPED_RETRY_S = 10, 0.2
-_LONGEST_PID = 20
 _MOST_REPLACEMENTS = 10
 
 _inherited: list[sqlite3.Connection] = []
@@ -92,7 +90,7 @@ class LedgerStore:
         self._lock = threading.RLock()
         self._connection: sqlite3.Connection | None = None
         self._opened: tuple[int, int, int] | None = None
-        self._turn: int | None = None
+        self._turn: Turn | None = None
         self._deciding = False
         self._read: dict[tuple[Any, ...], tuple[Lease, float | None]] = {}
 
@@ -105,7 +103,7 @@ class LedgerStore:
                 with contextlib.suppress(sqlite3.Error):
                     self._connection.close()
             if self._turn is not None:
-                os.close(self._turn)
+                self._turn.close()
             self._connection = self._turn = self._opened = None
 
     @contextlib.contextmanager
@@ -128,7 +126,7 @@ class LedgerStore:
             finally:
                 self._deciding = False
                 if self._turn is not None:
-                    fcntl.flock(self._turn, fcntl.LOCK_UN)
+                    self._turn.pass_on()
 
     def revision(self) -> int:
         """A number that changes when another process has changed the file; cheap enough to ask often."""
@@ -220,7 +218,9 @@ class LedgerStore:
     def _errors(self) -> Iterator[None]:
         try:
             yield
-        except UnsafeDirectory as error:
+        except (UnsafeDirectory, StoppedHolder) as error:
+            if not self._deciding:
+                self.close()
             raise LedgerError(str(error)) from error
         except LedgerError:
             if not self._deciding:
@@ -239,12 +239,12 @@ class LedgerStore:
         for _ in range(_MOST_REPLACEMENTS):
             connection = self._open()
             assert self._turn is not None
-            _take_turn(self._turn)
+            self._turn.take()
             if self._opened == self._identity():
                 connection.execute("BEGIN IMMEDIATE")
                 return connection
             # The file was replaced while this process waited for its turn.
-            fcntl.flock(self._turn, fcntl.LOCK_UN)
+            self._turn.pass_on()
         raise LedgerError(f"the ledger {self.path} is replaced again and again; find out by whom")
 
     def _open(self) -> sqlite3.Connection:
@@ -253,14 +253,13 @@ class LedgerStore:
             return self._connection
         self.close()
         private_directory(self.directory)
-        lock = str(self.directory / "ledger.lock")
-        turn = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        turn = Turn(self.directory)
         try:
-            _take_turn(turn)
+            turn.take()
             connection = self._connect()
-            fcntl.flock(turn, fcntl.LOCK_UN)
+            turn.pass_on()
         except BaseException:
-            os.close(turn)
+            turn.close()
             raise
         self._connection, self._turn, self._opened = connection, turn, self._identity()
         return connection
@@ -310,30 +309,6 @@ class LedgerStore:
             connection.execute("ROLLBACK")
             raise
         connection.execute("COMMIT")
-
-
-def _take_turn(turn: int) -> None:
-    """Lock the file behind a descriptor, once all who came before have let go of it.
-
-    Raises:
-        LedgerError: a process that was stopped (Ctrl+Z, a debugger) holds it, and would for ever.
-    """
-    holder = 0
-    for _ in range(_STOPPED_TRIES):
-        with contextlib.suppress(BlockingIOError):
-            fcntl.flock(turn, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            break
-        holder = int(os.pread(turn, _LONGEST_PID, 0) or 0)
-        if not is_stopped(holder):
-            fcntl.flock(turn, fcntl.LOCK_EX)
-            break
-        time.sleep(_STOPPED_RETRY_S)
-    else:
-        raise LedgerError(
-            f"the process {holder} was stopped (Ctrl+Z, a debugger) in the middle of a decision on leases; continue it "
-            f"with kill -CONT {holder}, or end it"
-        )
-    os.pwrite(turn, b"%-*d" % (_LONGEST_PID, os.getpid()), 0)
 
 
 def _entry(rows: tuple[Sequence[Any], ...]) -> tuple[Lease, float | None]:

@@ -218,7 +218,7 @@ def test_a_file_that_is_replaced_in_the_middle_of_a_decision_gets_nothing_of_it(
     assert ledger.leases() == []
 
 
-@pytest.mark.parametrize("name", ["ledger.sqlite", "ledger.lock"])
+@pytest.mark.parametrize("name", ["ledger.sqlite", "ledger.lock", "ledger.queue"])
 def test_a_link_in_place_of_a_file_is_refused(
     ledger: Ledger, survey: Survey, new_ask: Callable[..., Ask], name: str, tmp_path: Path
 ) -> None:
