@@ -46,7 +46,7 @@ def test_a_gpu_picked_in_the_kernel_dialog_is_the_kernels_until_it_is_shut_down(
     assert lab.run_cell(TAKE_2_GIB) == "taken"
     assert server.holders("1") == ["A.ipynb"]
     assert server.holders("0") == []
-    assert used(server, "1") == 2 * GIB
+    wait_for(lambda: used(server, "1") == 2 * GIB, "2 GiB in use on GPU 1")
 
     lab.pick_gpu("GPU 2")
     lab.wait_for_kernel("python3-gpu2")
@@ -58,7 +58,7 @@ def test_a_gpu_picked_in_the_kernel_dialog_is_the_kernels_until_it_is_shut_down(
     lab.restart_kernel()
     assert lab.run_cell(PRINT_DEVICES) == uuid(server, "2")
     assert server.holders("2") == ["A.ipynb"]
-    assert used(server, "2") == 0
+    wait_for(lambda: used(server, "2") == 0, "nothing in use on GPU 2")
 
     lab.shut_down_kernel()
     wait_for(lambda: server.holders("2") == [], "GPU 2 is free")
