@@ -108,6 +108,7 @@ class GPUSampler(LoggingConfigurable):
         """Held from reading `_seen` until it has been replaced, so that no older look takes the place of a newer."""
         self._seen: _Seen | None = None
         self._last: Snapshot | None = None
+        self._observed_at = float("-inf")
         self._failing = False
         self._reported = False
 
@@ -172,7 +173,13 @@ class GPUSampler(LoggingConfigurable):
         if self._seen is not None and self._is_fresh(self._seen):
             # The devices are as they were a moment ago, but a lease came or went: whoever did that wants to see it.
             return await in_thread(self._observe_again)
-        return await self._next()
+        newest = await self._next()
+        if newest.stale is None:
+            return newest
+        # The ledger goes on without the driver, and so do other servers.
+        if newest.changes != self.host.changes or self._clock() - self._observed_at > self.interval_s:
+            return replace(await in_thread(self._observe_again), stale=newest.stale)
+        return newest
 
     def close(self) -> None:
         """End the thread with the next step, and forget what waits for it. Never blocks."""
@@ -298,7 +305,7 @@ class GPUSampler(LoggingConfigurable):
 
     def _observe(self, seen: _Seen) -> Snapshot:
         snapshot = self._observer.observe(seen.survey)
-        self._seen, self._last = seen._replace(snapshot=snapshot), snapshot
+        self._seen, self._last, self._observed_at = seen._replace(snapshot=snapshot), snapshot, self._clock()
         return snapshot
 
     def _tell(self, snapshot: Snapshot) -> None:
