@@ -47,6 +47,8 @@ wheel: $(UV)
 
 set-up: $(VENV)/.test
 	@tests/set_up.sh
+	@$(BIN)/python tests/native/cuda_packages.py
+	@$(BIN)/python tests/support/kernel_environments.py
 
 $(UV):
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo "Python 3.10 or newer is needed; set PYTHON to one."; exit 1; }

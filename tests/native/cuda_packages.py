@@ -91,3 +91,8 @@ def _commands(directory: Path, packages: tuple[str, ...]) -> list[list[str]]:
         [sys.executable, "-m", "venv", str(directory)],
         [str(directory / "bin" / "python"), "-m", "pip", "install", "--quiet", *packages],
     ]
+
+
+if __name__ == "__main__":
+    for each in PACKAGES:
+        print(f"CUDA {each}", environment(each))
