@@ -13,10 +13,10 @@ from __future__ import annotations
 import contextlib
 import time
 from dataclasses import replace
-from functools import cache
 from typing import TYPE_CHECKING
 
-from ..devices.processes import ProcessKey, is_alive, processes_with
+from ..devices.processes import ProcessKey, processes_with
+from .kinship import Kinship
 from .lease import Ask, Lease, LeaseState, Owner, Refusal
 from .placement import DeviceState, LeaseHold, Unplaced, place
 from .request import DeviceChoice, GPURequest, Hold, RequestError
@@ -63,15 +63,17 @@ class Ledger:
         self._on_change = on_change
         self._accounted = accounted
         self._orphan_grace_s = orphan_grace_s
+        self._kinship = Kinship()
 
     def close(self) -> None:
-        """Close the file. The next call opens it again."""
+        """Close the files. The next call opens them again."""
         self.store.close()
+        self._kinship.close()
 
     def leases(self) -> list[Lease]:
         """All leases that are alive, and all requests that wait, in order of arrival."""
-        lives = cache(is_alive)
-        return [lease for lease, orphaned in self.store.rows() if self._lives(lease, orphaned, lives)]
+        self._kinship.refresh()
+        return [lease for lease, orphaned in self.store.rows() if self._lives(lease, orphaned)]
 
     def ask(self, ask: Ask, survey: Survey) -> Lease | Refusal:
         """Grant the request, or put it in the queue, or (with `wait` false) refuse it.
@@ -184,21 +186,21 @@ class Ledger:
             afterwards()
 
     def _drop_dead(self, rows: Sequence[tuple[Lease, float | None]]) -> None:
-        lives = cache(is_alive)
+        self._kinship.refresh()
         for lease, orphaned in rows:
-            if lease.process is not None and lives(lease.process):
+            if lease.process is not None and self._kinship.is_alive(lease.process):
                 if orphaned is not None:
                     self.store.set_orphaned(lease.id, None)
-            elif self._lives(lease, orphaned, lives):
+            elif self._lives(lease, orphaned):
                 if lease.process is not None and orphaned is None:
                     self.store.set_orphaned(lease.id, _now())
             elif not self._adopt(lease):
                 self.store.delete(lease.id)
 
-    def _lives(self, lease: Lease, orphaned: float | None, lives: Callable[[ProcessKey], bool]) -> bool:
-        if lease.process is not None and lives(lease.process):
+    def _lives(self, lease: Lease, orphaned: float | None) -> bool:
+        if lease.process is not None and self._kinship.is_alive(lease.process):
             return True
-        if not lives(lease.asker):
+        if not self._kinship.is_alive(lease.asker):
             return False
         return lease.process is None or orphaned is None or _now() - orphaned < self._orphan_grace_s
 

@@ -12,11 +12,11 @@ import threading
 from itertools import compress
 from typing import TYPE_CHECKING, NamedTuple
 
-from ..devices.processes import ProcessKey, boot_id, is_alive
+from ..devices.processes import ProcessKey, boot_id, is_alive, pid_namespace
 
 if TYPE_CHECKING:
     import mmap
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
 MAGIC = b"JGPUACCT"
@@ -36,6 +36,8 @@ BUSY, BUSY_SINCE = 2, 3
 """Places of a slot's numbers, in words from its beginning."""
 
 _HEADER = struct.Struct("=8sIIIIIIQ64s40s")
+_PID_NAMESPACE_AT = 152
+_BEGINNING = struct.pack("=8sII", MAGIC, VERSION, HEADER_SIZE)
 _MOST_DEVICES = 64
 _PAGE = 4096
 _LARGEST_FILE = 64 << 20
@@ -162,7 +164,9 @@ class AccountContent:
 
     def _claimed(self, slot: int, number: int) -> int:
         at = slot + SLOT_HEAD_SIZE // WORD + number
-        return int(self._words[at] + self._words[at + self._device_count])
+        # Pending first: a C process that moves what it asked for to `used` in between is then counted twice, not missed.
+        pending = self._words[at + self._device_count]
+        return int(pending + self._words[at])
 
 
 def read_account(path: Path) -> AccountReading:
@@ -181,6 +185,35 @@ def account_limits(path: Path) -> dict[str, tuple[int | None, int | None]]:
         AccountError: there is none, it is not ours, it is damaged, or it is of another version.
     """
     return _copy(path, with_slots=False).limits()
+
+
+def has_caps(path: Path, caps: Mapping[str, int | None]) -> bool:
+    """Whether the account at `path` is for just these devices with just these caps.
+
+    Bytes are compared and not understood, so this is the quickest way to see that there is nothing to do.
+    """
+    try:
+        file = os.open(str(path), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        return False
+    try:
+        content = os.pread(file, HEADER_SIZE + DEVICE_SIZE * len(caps), 0)
+        on_disk = os.fstat(file).st_size
+    except OSError:
+        return False
+    finally:
+        os.close(file)
+    if content[:16] != _BEGINNING or content[16:20] != struct.pack("=I", len(caps)):
+        return False
+    (size,) = struct.unpack_from("=Q", content, 32)
+    if on_disk < size:
+        return False
+    at = HEADER_SIZE
+    for uuid, cap in caps.items():
+        if content[at : at + CAP * WORD + WORD] != _name_and_cap(uuid, cap):
+            return False
+        at += DEVICE_SIZE
+    return True
 
 
 def open_file(path: Path) -> int:
@@ -225,10 +258,11 @@ def write_account(
     )  # fmt: skip
     content = bytearray(HEADER_SIZE + DEVICE_SIZE * len(devices))
     content[: len(header)] = header
+    struct.pack_into("=Q", content, _PID_NAMESPACE_AT, pid_namespace())
     for number, (uuid, cap, total) in enumerate(devices):
         at = HEADER_SIZE + DEVICE_SIZE * number
-        content[at : at + 64] = uuid.encode("ascii")[:63].ljust(64, b"\0")
-        struct.pack_into("=QQ", content, at + CAP * WORD, NO_CAP if cap is None else cap, total or 0)
+        content[at : at + TOTAL * WORD] = _name_and_cap(uuid, cap)
+        struct.pack_into("=Q", content, at + TOTAL * WORD, total or 0)
     draft = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
     try:
         file = os.open(str(draft), os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
@@ -297,6 +331,10 @@ def _checked_size(path: Path, on_disk: int, header: bytes) -> int:
     ):
         raise AccountError(f"the account {path} is damaged: its header does not fit its {on_disk} bytes")
     return int(size)
+
+
+def _name_and_cap(uuid: str, cap: int | None) -> bytes:
+    return struct.pack("=64sQ", uuid.encode("ascii")[:63], NO_CAP if cap is None else cap)
 
 
 def _text(field: bytes) -> str:

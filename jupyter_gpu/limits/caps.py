@@ -15,7 +15,7 @@ from ..leases.lease import Lease, LeaseState
 from ..leases.request import Hold
 from ..paths import private_directory
 from .account import Account
-from .account_file import AccountError, account_limits, read_account, write_account
+from .account_file import AccountError, account_limits, has_caps, read_account, write_account
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -54,19 +54,20 @@ class AccountKeeper:
             waits for that, and a lease that has ended never comes back.
         """
         held = [lease for lease in leases if lease.state is LeaseState.HELD]
-        limits = {lease.id: self._limits(lease) for lease in held}
-        for of_lease in limits.values():
-            for uuid, (_, total) in of_lease.items():
-                # A process that has not looked at the devices yet knows their memory from those that have.
-                if self._totals.get(uuid) is None:
-                    self._totals[uuid] = total
+        self._learn(held)
+        reserved: dict[str, int] = {}
+        for hold in (hold for lease in held for hold in lease.holds):
+            reserved[hold.uuid] = reserved.get(hold.uuid, 0) + (hold.bytes or 0)
         for lease in held:
+            caps = {hold.uuid: self._cap(hold, reserved[hold.uuid]) for hold in lease.holds}
             try:
-                self._apply_one(lease, held, limits[lease.id])
+                if not has_caps(self.path(lease.id), caps):
+                    self._write(lease, caps)
             except Exception:  # noqa: BLE001 - a lease without an account is worth more than no lease
                 self._log.warning("The memory account of %s cannot be kept.", lease.owner.label, exc_info=True)
-        ended = self._names() - limits.keys()
-        self._paths = {lease_id: path for lease_id, path in self._paths.items() if lease_id in limits}
+        ids = {lease.id for lease in held}
+        ended = self._names() - ids
+        self._paths = {lease_id: path for lease_id, path in self._paths.items() if lease_id in ids}
         return lambda: self._remove(ended)
 
     def accounted(self, leases: Sequence[Lease]) -> dict[str, dict[str, int]]:
@@ -85,11 +86,6 @@ class AccountKeeper:
 
     def cap(self, lease: Lease, hold: LeaseHold, held: Sequence[Lease]) -> int | None:
         """The most that a lease may have of a device, in bytes; `None` is no cap but the device itself."""
-        if hold.hold is Hold.RESERVED:
-            return hold.bytes
-        total = self._totals.get(hold.uuid)
-        if hold.hold is Hold.WHOLE or total is None:
-            return total
         reserved = sum(
             other_hold.bytes or 0
             for other in held
@@ -97,30 +93,33 @@ class AccountKeeper:
             for other_hold in other.holds
             if other_hold.uuid == hold.uuid
         )
-        return max(0, total - reserved)
+        return self._cap(hold, reserved)
 
-    def _limits(self, lease: Lease) -> dict[str, tuple[int | None, int | None]]:
-        """The cap and the memory of each device by the lease's account; nothing where it has no usable one."""
-        try:
-            return account_limits(self.path(lease.id))
-        except AccountError:
-            return {}
+    def _cap(self, hold: LeaseHold, reserved: int) -> int | None:
+        if hold.hold is Hold.RESERVED:
+            return hold.bytes
+        total = self._totals.get(hold.uuid)
+        return total if hold.hold is Hold.WHOLE or total is None else max(0, total - reserved)
 
-    def _apply_one(
-        self, lease: Lease, held: Sequence[Lease], limits: Mapping[str, tuple[int | None, int | None]]
-    ) -> None:
-        caps = {hold.uuid: self.cap(lease, hold, held) for hold in lease.holds}
+    def _learn(self, held: Sequence[Lease]) -> None:
+        """Take the memory of devices that this process has not looked at yet from the accounts of those that have."""
+        for lease in held:
+            if all(self._totals.get(hold.uuid) is not None for hold in lease.holds):
+                continue
+            with contextlib.suppress(AccountError):
+                for uuid, (_, total) in account_limits(self.path(lease.id)).items():
+                    self._totals[uuid] = self._totals.get(uuid) or total
+
+    def _write(self, lease: Lease, caps: Mapping[str, int | None]) -> None:
         path = self.path(lease.id)
-        if limits.keys() != caps.keys() or (not limits and not path.exists()):
-            private_directory(self.directory.parent)
-            private_directory(self.directory)
-            write_account(path, lease.id, [(uuid, cap, self._totals.get(uuid)) for uuid, cap in caps.items()])
-            return
-        changed = {uuid: cap for uuid, cap in caps.items() if cap != limits[uuid][0]}
-        if changed:
-            with Account.open(path) as account:
-                for uuid, cap in changed.items():
+        with contextlib.suppress(AccountError), Account.open(path) as account:
+            if account.uuids == tuple(caps):
+                for uuid, cap in caps.items():
                     account.set_cap(uuid, cap)
+                return
+        private_directory(self.directory.parent)
+        private_directory(self.directory)
+        write_account(path, lease.id, [(uuid, cap, self._totals.get(uuid)) for uuid, cap in caps.items()])
 
     def _names(self) -> set[str]:
         """The files that there are now, drafts of processes that were killed at writing one among them."""

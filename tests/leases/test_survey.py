@@ -21,7 +21,7 @@ UUID = "GPU-00000000"
 
 FAMILY = """
 import subprocess, sys
-child = subprocess.Popen([sys.executable, "-c", "print('ready', flush=True); input()"], stdin=subprocess.PIPE)
+child = subprocess.Popen([sys.executable, "-c", "import signal; print('ready', flush=True); signal.pause()"])
 print(child.pid, flush=True)
 input()
 """

@@ -167,14 +167,16 @@ def test_drafts_of_processes_that_were_killed_at_writing_are_cleared_away(server
     assert sorted(path.name for path in server.keeper.directory.iterdir()) == ["A", "C"]
 
 
-@pytest.mark.parametrize("damage", ["missing", "truncated", "other devices"])
+@pytest.mark.parametrize("damage", ["missing", "truncated", "slots cut off", "other devices", "no account"])
 def test_an_account_that_does_not_fit_its_lease_is_made_anew(server: Server, damage: str) -> None:
     server.ask("0:8GiB", "A")
     path = server.keeper.path("A")
-    if damage == "truncated":
-        os.truncate(path, 300)
+    if damage in ("truncated", "slots cut off"):
+        os.truncate(path, 300 if damage == "truncated" else 2000)
     else:
         path.unlink()
+    if damage == "no account":
+        path.write_bytes(b"something else" * 100)
     if damage == "other devices":
         Account.create(path, "A", [("GPU-7", None, None)]).close()
     server.ask("0", "B")
