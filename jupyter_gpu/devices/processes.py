@@ -71,6 +71,14 @@ def boot_id() -> str:
         return ""
 
 
+def pid_namespace() -> int:
+    """What tells this process's pids from those of another pid namespace; 0 where the system does not say."""
+    try:
+        return os.stat("/proc/self/ns/pid").st_ino  # noqa: PTH116 - only the number is wanted
+    except OSError:
+        return 0
+
+
 def environment_value(pid: int, name: str) -> str | None:
     """The variable `name` in the environment that the process was started with; `None` if unset or not ours to read."""
     block = environment_block(pid)

@@ -17,7 +17,8 @@ file with the same offsets (`limits/interposer/account.h`)::
      40  lease_id     64 bytes  NUL-terminated ASCII
     104  boot_id      40 bytes  NUL-terminated ASCII, /proc/sys/kernel/random/boot_id
     144  slots_claimed  u64   one past the highest slot that was ever claimed: no slot from there on is in use
-    152  …            zero
+    152  pid_namespace u64    inode of the creator's /proc/self/ns/pid, in which the slots' pids count; 0 is unknown
+    160  …            zero
     device record, device_count times
       0  uuid         64 bytes  NUL-terminated ASCII
      64  cap          u64       bytes; 2**64-1 is no cap

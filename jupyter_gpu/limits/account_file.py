@@ -164,7 +164,7 @@ class AccountContent:
 
     def _claimed(self, slot: int, number: int) -> int:
         at = slot + SLOT_HEAD_SIZE // WORD + number
-        # Pending first: a C process that moves what it asked for to `used` in between is then counted twice, not missed.
+        # Pending first: what a C process moves to `used` in between is then counted twice, and not missed.
         pending = self._words[at + self._device_count]
         return int(pending + self._words[at])
 
