@@ -8,7 +8,8 @@ wait for the same others, and on a second file with the same settings, where the
 that the 99th percentile of a grant is at most 5 ms above that of the empty transaction on the ledger's file.
 The accounts of all leases are kept at every change, as a server does.
 
-The exit status is 1 if more was given out than there is, if a lease was left over, or if the goal was missed.
+The exit status is 1 if more was given out than there is, if a lease was left over, if the goal was missed, or if the
+rounds took longer than a minute. On a machine that is busy with other things the percentiles tell of those.
 """
 
 from __future__ import annotations
@@ -29,9 +30,11 @@ def main(rounds: int = 10_000) -> int:
     with tempfile.TemporaryDirectory(prefix="jg-") as directory:
         result = run(Path(directory), rounds=rounds)
     difference = _report(result)
-    kept = not (result.violations or result.left_over or result.failures) and result.rounds >= rounds
+    kept = not (result.violations or result.left_over or result.failures)
     print(f"promises kept: {'yes' if kept else 'NO'}; goal met: {'yes' if difference <= GOAL_MS else 'NO'}")
-    return 0 if kept and difference <= GOAL_MS else 1
+    if result.rounds < rounds:
+        print(f"only {result.rounds} of {rounds} rounds in the time there was: this machine does other things too")
+    return 0 if kept and difference <= GOAL_MS and result.rounds >= rounds else 1
 
 
 def _report(result: Result) -> float:

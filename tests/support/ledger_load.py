@@ -139,7 +139,7 @@ def run(directory: Path, *, workers: int = 16, rounds: int = 10_000, limit_s: fl
     while board.rounds < rounds and time.monotonic() - began < limit_s and not result.failures:
         time.sleep(0.005)
         if time.monotonic() >= next_kill:
-            next_kill = time.monotonic() + random.uniform(0.05, 0.25)
+            next_kill = time.monotonic() + random.uniform(0.1, 0.5)
             victim = random.choice(list(pids))
             os.kill(victim, signal.SIGKILL)
             result.killed += 1
