@@ -11,6 +11,8 @@ BIN := $(VENV)/bin
 UV := .cache/uv/bin/uv
 # Without this uv warns of file systems that know no hard links.
 export UV_LINK_MODE := copy
+# The scripts of labextension/package.json call jlpm by its name.
+export PATH := $(CURDIR)/$(BIN):$(PATH)
 # uv fetches no Python of its own: the one that is there has to do.
 export UV_PYTHON_DOWNLOADS := never
 export UV_PROJECT_ENVIRONMENT := $(VENV)
