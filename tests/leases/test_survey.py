@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -62,12 +63,10 @@ class Family:
         self._parent.wait()
 
     def end(self) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.child, 9)  # it has its parent's output open too
         self._parent.kill()
         self._parent.communicate()
-        try:
-            os.kill(self.child, 9)
-        except ProcessLookupError:
-            return
 
 
 @pytest.fixture
