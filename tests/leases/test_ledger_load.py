@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def test_processes_that_come_and_go_are_never_given_more_than_there_is(runtime_directory: Path) -> None:
-    result = run(runtime_directory, workers=8, rounds=400, limit_s=30)
+    result = run(runtime_directory, workers=8, rounds=400, limit_s=30, most_between_kills_s=0.05)
     assert result.rounds >= 400
     assert result.killed > 3
     assert len(result.grants) > 200

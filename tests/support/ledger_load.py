@@ -123,7 +123,15 @@ class Board:
         return 2 + worker * self._words
 
 
-def run(directory: Path, *, workers: int = 16, rounds: int = 10_000, limit_s: float = 55.0, seed: int = 0) -> Result:
+def run(
+    directory: Path,
+    *,
+    workers: int = 16,
+    rounds: int = 10_000,
+    limit_s: float = 55.0,
+    most_between_kills_s: float = 0.5,
+    seed: int = 0,
+) -> Result:
     """Take and return leases `rounds` times in all, from `workers` processes at once.
 
     A round is one request: granted, held for a moment and returned, or refused because nothing was free. Now and then
@@ -139,7 +147,7 @@ def run(directory: Path, *, workers: int = 16, rounds: int = 10_000, limit_s: fl
     while board.rounds < rounds and time.monotonic() - began < limit_s and not result.failures:
         time.sleep(0.005)
         if time.monotonic() >= next_kill:
-            next_kill = time.monotonic() + random.uniform(0.1, 0.5)
+            next_kill = time.monotonic() + random.uniform(0.2, 1.0) * most_between_kills_s
             victim = random.choice(list(pids))
             os.kill(victim, signal.SIGKILL)
             result.killed += 1
