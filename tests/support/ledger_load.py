@@ -25,7 +25,7 @@ from jupyter_gpu.leases.survey import Survey
 from jupyter_gpu.limits.caps import AccountKeeper
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
 GIB = 1 << 30
@@ -50,7 +50,7 @@ class Result:
     """Empty transactions on another file with the same settings, which hold no work but each other."""
     violations: int = 0
     left_over: int = 0
-    """Leases in the ledger once all workers had ended."""
+    """Leases in the ledger, and accounts of leases, once all workers had ended."""
     failures: int = 0
     """Workers that ended by an error of their own."""
 
@@ -167,9 +167,15 @@ def run(
     for path in directory.glob("samples-*"):
         for kind, duration in _SAMPLE.iter_unpack(_whole(path.read_bytes())):
             (result.grants, result.empty, result.empty_elsewhere)[int(kind)].append(duration)
-    ledger = Ledger(directory)
+    keeper = AccountKeeper(directory)
+    ledger = Ledger(directory, on_change=keeper.apply)
     ledger.drop_dead()
-    result.left_over = len(ledger.store.rows())
+    me = process_key()
+    assert me is not None
+    # A last lease, since accounts are put in order when something changes.
+    ledger.ask(Ask("last", "cpu", Origin.API, Owner("command", "load"), me), Survey(Inventory(DEVICES)))
+    ledger.release("last")
+    result.left_over = len(ledger.store.rows()) + len(list(keeper.directory.iterdir()))
     ledger.close()
     return result
 
@@ -205,10 +211,10 @@ def _take_and_return(directory: Path, board: Board, worker: int, chance: random.
     keeper = AccountKeeper(directory)
     keeper.know(DEVICES)
 
-    def changed(leases: Sequence[Lease]) -> None:
+    def changed(leases: Sequence[Lease]) -> Callable[[], None]:
         if _reserves_too_much(leases):
             board.violation()
-        keeper.apply(leases)
+        return keeper.apply(leases)
 
     ledger = Ledger(directory, on_change=changed, accounted=keeper.accounted)
     beside = LedgerStore(directory / "beside")
