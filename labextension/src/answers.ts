@@ -37,7 +37,10 @@ export function withList<T extends object>(answer: T, name: keyof T): T {
 }
 
 function named<T>(names: readonly string[], values: readonly unknown[]): T {
-  return Object.fromEntries(
-    names.map((name, index) => [name, values[index]])
-  ) as T;
+  // Without a pair for each field: this is done for all kernels, every second.
+  const result: { [name: string]: unknown } = {};
+  for (let i = 0; i < names.length; i++) {
+    result[names[i]] = values[i];
+  }
+  return result as T;
 }

@@ -46,6 +46,11 @@ export class Feed<T> implements IFeed<T>, IDisposable {
     return this._poll.isDisposed;
   }
 
+  /** Whether anybody watches. */
+  get isWatched(): boolean {
+    return this._watchers.size > 0;
+  }
+
   /** How long it waits between two askings when unwatched by anybody more eager. */
   get interval_ms(): number {
     return this._interval_ms;

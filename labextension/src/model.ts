@@ -1,7 +1,9 @@
 import { IDisposable } from '@lumino/disposable';
+import { ISignal } from '@lumino/signaling';
 
 import { LeaseColours } from './colours';
 import { Feed } from './feed';
+import { Gathering } from './gathering';
 import { UsageHistory } from './history';
 import {
   IChangedKernel,
@@ -50,6 +52,10 @@ export class GPUModel implements IGPUModel, IDisposable {
       interval_ms: LIVE_INTERVAL_MS
     });
     this.history = this._newHistory(SHORT_CAPACITY);
+    this._gathering = new Gathering(
+      [this.devices, this.kernels],
+      [this.queue, this.status]
+    );
   }
 
   readonly status: Feed<IStatus>;
@@ -58,6 +64,10 @@ export class GPUModel implements IGPUModel, IDisposable {
   readonly queue: Feed<IQueue>;
   readonly history: UsageHistory;
   readonly colours = new LeaseColours();
+
+  get updated(): ISignal<unknown, void> {
+    return this._gathering.updated;
+  }
 
   get isDisposed(): boolean {
     return this.status.isDisposed;
@@ -93,6 +103,7 @@ export class GPUModel implements IGPUModel, IDisposable {
   }
 
   dispose(): void {
+    this._gathering.dispose();
     this.history.dispose();
     for (const feed of [this.status, this.devices, this.kernels, this.queue]) {
       feed.dispose();
@@ -114,4 +125,6 @@ export class GPUModel implements IGPUModel, IDisposable {
       feed.refresh().catch(() => undefined);
     }
   }
+
+  private readonly _gathering: Gathering;
 }

@@ -1,7 +1,7 @@
 /**
  * What the panel shows, worked out of the server's answers. Pure, but for the colours, which stay with their leases.
  *
- * Parts that did not change stay the same objects, so that a view can leave alone what shows them.
+ * Rows and segments that did not change stay the same objects, so that a view can leave alone what shows them.
  */
 
 import { LeaseColours } from './colours';
@@ -13,6 +13,7 @@ import {
   ILease,
   IQueueEntry
 } from './rest';
+import { SPARKLINE, stepAt } from './sparkline';
 
 /** How a kernel is doing on a device, the worst first. */
 export type Condition =
@@ -79,6 +80,8 @@ export interface ICard {
   readonly rows: readonly IRow[];
   /** Rows that the filter hides. */
   readonly hiddenRows: number;
+  /** The step of time that its lines end with. */
+  readonly end: number;
 }
 
 /** A kernel of this server that holds no GPU. */
@@ -118,7 +121,12 @@ export interface IView {
   readonly order: Order;
   /** From this share of the cap on, in percent, a kernel is near it. */
   readonly nearCap_percent: number;
+  /** Whether a device's card is on the screen, or close to it. */
+  readonly isSeen: (uuid: string) => boolean;
 }
+
+/** Cards that are not on the screen are brought up to date once in so many steps of time. */
+const UNSEEN_STEPS = 4;
 
 /** What memory nobody accounts for is too little to show, as a share of the device's. */
 const NEGLIGIBLE = 0.005;
@@ -142,8 +150,10 @@ export class Overviews {
   next(facts: IFacts, view: IView): IOverview {
     const kernels = new Map(facts.kernels.map(k => [k.kernel_id, k]));
     const words = view.filter.toLowerCase().split(/\s+/).filter(Boolean);
-    const cards = facts.devices.flatMap(device =>
-      this._card(device, facts, kernels, view, words)
+    const cards = facts.devices.flatMap(
+      (device, place) =>
+        this._unseen(device, place, facts.time, view) ??
+        this._card(device, facts, kernels, view, words)
     );
     this._colours.keep(
       facts.devices.flatMap(device => device.leases.map(l => l.lease_id))
@@ -152,11 +162,19 @@ export class Overviews {
     const overview: IOverview = {
       time: facts.time,
       cards,
-      waiting: facts.queue.filter(entry =>
-        matches(words, [entry.label, entry.path, entry.request, 'waiting'])
+      waiting: steady(
+        this._last?.waiting,
+        facts.queue.filter(entry =>
+          matches(words, [entry.label, entry.path, entry.request, 'waiting'])
+        ),
+        'id'
       ),
-      unassigned: unassigned(facts.kernels).filter(kernel =>
-        matches(words, [kernel.label, kernel.path, 'cpu', kernel.condition])
+      unassigned: steady(
+        this._last?.unassigned,
+        unassigned(facts.kernels).filter(kernel =>
+          matches(words, [kernel.label, kernel.path, 'cpu', kernel.condition])
+        ),
+        'kernelId'
       ),
       deviceCount: leasable.length,
       leaseCount: new Set(
@@ -165,8 +183,44 @@ export class Overviews {
       memory_used_bytes: total(leasable.map(d => d.memory_used_bytes)),
       memory_bytes: total(leasable.map(d => d.memory_bytes))
     };
-    this._last = unchanged(this._last, overview) as IOverview;
-    return this._last;
+    this._last = overview;
+    return overview;
+  }
+
+  /**
+   * The card of a device as it was, where it is not on the screen and nothing but figures has changed.
+   *
+   * What is not seen need not be drawn; it is brought up to date by and by, for whoever searches or listens.
+   */
+  private _unseen(
+    device: IDevice,
+    place: number,
+    time: number,
+    view: IView
+  ): readonly ICard[] | null {
+    const structure = [
+      view.filter,
+      view.order,
+      device.lost,
+      ...device.leases.map(lease => lease.lease_id)
+    ].join(' ');
+    const step = stepAt(time, SPARKLINE);
+    const before = this._drawn.get(device.uuid);
+    const isDue = (step + place) % UNSEEN_STEPS === 0 && before?.step !== step;
+    if (
+      before?.structure === structure &&
+      !isDue &&
+      !view.isSeen(device.uuid)
+    ) {
+      const card = this._cardOf(device.uuid);
+      return card ? [card] : [];
+    }
+    this._drawn.set(device.uuid, { structure, step });
+    return null;
+  }
+
+  private _cardOf(uuid: string): ICard | undefined {
+    return this._last?.cards.find(card => card.device.uuid === uuid);
   }
 
   private _card(
@@ -188,12 +242,14 @@ export class Overviews {
     if (words.length && !rows.length && !matches(words, own)) {
       return [];
     }
+    const before = this._cardOf(device.uuid);
     return [
       {
         device,
-        segments: this._segments(device),
-        rows: ordered(rows, view.order),
-        hiddenRows: all.length - rows.length
+        segments: steady(before?.segments, this._segments(device), 'key'),
+        rows: steady(before?.rows, ordered(rows, view.order), 'key'),
+        hiddenRows: all.length - rows.length,
+        end: stepAt(facts.time, SPARKLINE)
       }
     ];
   }
@@ -270,62 +326,44 @@ export class Overviews {
     return segments;
   }
 
+  private readonly _drawn = new Map<
+    string,
+    { readonly structure: string; readonly step: number }
+  >();
   private _last: IOverview | null = null;
 }
 
 /**
- * A value like `next` in which every part that equals its counterpart in `last` is that very object.
+ * A list like `next` in which every member that equals the one with its key in `last` is that very object, and which is
+ * `last` itself where all are and none is missing.
  *
- * Members of lists that have a key are compared by it, so that coming and going does not change the others.
+ * @param key - the name of the field that tells members apart
  */
-export function unchanged(last: unknown, next: unknown): unknown {
-  if (Object.is(last, next) || !isObject(last) || !isObject(next)) {
+export function steady<T extends object>(
+  last: readonly T[] | undefined,
+  next: readonly T[],
+  key: keyof T
+): readonly T[] {
+  if (!last?.length) {
     return next;
   }
-  if (Array.isArray(next)) {
-    if (!Array.isArray(last)) {
-      return next;
+  const byKey = new Map(last.map(item => [item[key], item]));
+  const items = next.map(item => {
+    const before = byKey.get(item[key]);
+    return before && haveSameFields(before, item) ? before : item;
+  });
+  const isSame =
+    items.length === last.length && items.every((item, i) => item === last[i]);
+  return isSame ? last : items;
+}
+
+function haveSameFields<T extends object>(a: T, b: T): boolean {
+  for (const name in a) {
+    if (!Object.is(a[name], b[name])) {
+      return false;
     }
-    const byKey = new Map(last.map((item, i) => [keyOf(item, i), item]));
-    const items = next.map((item, i) =>
-      unchanged(byKey.get(keyOf(item, i)), item)
-    );
-    const same =
-      items.length === last.length && items.every((it, i) => it === last[i]);
-    return same ? last : items;
   }
-  const before = last as { [name: string]: unknown };
-  const result = next as { [name: string]: unknown };
-  let same = true;
-  const merged: { [name: string]: unknown } = {};
-  for (const name in result) {
-    merged[name] = unchanged(before[name], result[name]);
-    same &&= merged[name] === before[name];
-  }
-  for (const name in before) {
-    same &&= name in result;
-  }
-  return same ? last : merged;
-}
-
-function keyOf(item: unknown, index: number): unknown {
-  if (!isObject(item)) {
-    return index;
-  }
-  const named = item as { [name: string]: unknown };
-  const device = named['device'] as { [name: string]: unknown } | undefined;
-  return (
-    named['key'] ??
-    named['lease_id'] ??
-    named['kernelId'] ??
-    named['id'] ??
-    device?.['uuid'] ??
-    index
-  );
-}
-
-function isObject(value: unknown): value is object {
-  return typeof value === 'object' && value !== null;
+  return true;
 }
 
 function conditionOn(

@@ -25,7 +25,7 @@ export class RunningGPUs implements IRunningSessions.IManager, IDisposable {
     this.shutdownAllConfirmationText = trans.__(
       'Are you sure you want to shut down all kernels that hold a GPU?'
     );
-    _options.model.kernels.changed.connect(this._onChanged, this);
+    _options.model.updated.connect(this._onChanged, this);
     _options.kernels.runningChanged.connect(this.refreshRunning, this);
   }
 

@@ -10,16 +10,19 @@ export interface ISparklineShape {
   readonly steps: number;
 }
 
-/** The lines of a sparkline, as SVG path data. */
-export interface ISparklinePaths {
-  readonly line: string;
-  readonly area: string;
-}
+/** The last two minutes. */
+export const SPARKLINE: ISparklineShape = {
+  width: 64,
+  height: 16,
+  span_s: 120,
+  steps: 48
+};
 
-const EMPTY: ISparklinePaths = { line: '', area: '' };
+/** How far outside the view box its sides and its bottom run, where they are not seen. */
+const OUTSIDE = 3;
 
 /**
- * A series of values as a line and the area below it.
+ * A series of values as the SVG path of a line that encloses the area below it; empty where there is nothing to draw.
  *
  * Time is divided into steps that begin at round moments, so that of a line only the end changes from one look to the
  * next, until a step is over and all moves on.
@@ -32,36 +35,34 @@ export function sparkline(
   top: number,
   end: number,
   shape: ISparklineShape
-): ISparklinePaths {
+): string {
   const values = byStep(series, end, shape);
   if (!values || !(top > 0)) {
-    return EMPTY;
+    return '';
   }
   const { width, height, steps } = shape;
   const x = (step: number) => round((width * step) / (steps - 1));
   const y = (value: number) =>
     round(height - Math.min(1, Math.max(0, value / top)) * height);
-  let line = '';
-  let area = '';
+  const bottom = height + OUTSIDE;
+  let path = '';
   let start = -1;
   for (let step = 0; step <= steps; step++) {
     const value = step < steps ? values[step] : null;
     if (value !== null) {
       if (start < 0) {
         start = step;
-        line += `M${x(step)} ${y(value)}`;
-        area += `M${x(step)} ${height}L${x(step)} ${y(value)}`;
-      } else {
-        const to = `L${x(step)} ${y(value)}`;
-        line += to;
-        area += to;
+        const left = step === 0 ? -OUTSIDE : x(step);
+        path += `M${left} ${bottom}L${left} ${y(value)}`;
       }
+      path += `L${x(step)} ${y(value)}`;
     } else if (start >= 0) {
-      area += `L${x(step - 1)} ${height}Z`;
+      const right = step === steps ? width + OUTSIDE : x(step - 1);
+      path += `L${right} ${y(values[step - 1]!)}L${right} ${bottom}`;
       start = -1;
     }
   }
-  return { line, area };
+  return path;
 }
 
 /** The number of the step that a moment lies in. */

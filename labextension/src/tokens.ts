@@ -108,6 +108,8 @@ export interface IGPUModel {
   readonly devices: IFeed<IDevices>;
   readonly kernels: IFeed<IKernels>;
   readonly queue: IFeed<IQueue>;
+  /** Emitted once for what came in at the same time; for views, which then draw it in one go. */
+  readonly updated: ISignal<unknown, void>;
   /** The last minutes. */
   readonly history: IUsageHistory;
   /** Which colour a lease has wherever it is shown. */

@@ -25,12 +25,11 @@ export interface IDeviceCardProps {
   readonly shown: IShown;
   readonly isOpen: boolean;
   readonly onToggle: (uuid: string) => void;
-  readonly end: number;
 }
 
 /** One GPU with all that is on it. */
 export const DeviceCard = React.memo(
-  ({ card, shown, isOpen, onToggle, end }: IDeviceCardProps): JSX.Element => {
+  ({ card, shown, isOpen, onToggle }: IDeviceCardProps): JSX.Element => {
     const { trans } = useServices();
     const { device, rows } = card;
     const listId = `jp-gpu-rows-${device.uuid}`;
@@ -86,7 +85,7 @@ export const DeviceCard = React.memo(
                 row={row}
                 device_bytes={device.memory_bytes}
                 showSparkline={shown.sparklines}
-                end={end}
+                end={card.end}
               />
             ))}
             {foreign && <ForeignRow device={device} />}

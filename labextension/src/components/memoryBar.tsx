@@ -24,16 +24,27 @@ export const MemoryBar = React.memo(
       0
     );
     const whole = Math.max(memory_bytes ?? 0, extent, 1);
-    const description = described(segments, memory_bytes, used_bytes, trans);
     return (
       <div
         className="jp-gpu-Bar"
         role="img"
-        aria-label={description.join(' ')}
-        title={description.join('\n')}
+        aria-label={total(memory_bytes, used_bytes, trans)}
+        onMouseEnter={event => {
+          // Put together only for whoever wants to read it: it changes every second.
+          event.currentTarget.title = [
+            total(memory_bytes, used_bytes, trans),
+            ...segments.map(segment => part(segment, trans))
+          ].join('\n');
+        }}
       >
         {segments.map(segment => (
-          <Segment key={segment.key} segment={segment} whole_bytes={whole} />
+          <Segment
+            key={segment.key}
+            kind={segment.kind}
+            colour={segment.colour}
+            extent={steps(segment.extent_bytes, whole)}
+            used={steps(segment.used_bytes, whole)}
+          />
         ))}
       </div>
     );
@@ -42,70 +53,73 @@ export const MemoryBar = React.memo(
 
 const Segment = React.memo(
   ({
-    segment,
-    whole_bytes
+    kind,
+    colour,
+    extent,
+    used
   }: {
-    segment: ISegment;
-    whole_bytes: number;
-  }): JSX.Element => {
-    const { kind, colour, used_bytes, extent_bytes } = segment;
-    const reserves = extent_bytes > used_bytes;
-    return (
-      <span
-        className="jp-gpu-Bar-segment"
-        data-kind={kind}
-        data-series={colour || undefined}
-        data-reserves={reserves || undefined}
-        style={{ width: percent(extent_bytes, whole_bytes) }}
-      >
-        {reserves && (
-          <span
-            className="jp-gpu-Bar-used"
-            style={{ width: percent(used_bytes, extent_bytes) }}
-          />
-        )}
-      </span>
-    );
-  }
+    kind: ISegment['kind'];
+    colour: number;
+    /** In steps of the bar. */
+    extent: number;
+    used: number;
+  }): JSX.Element => (
+    <span
+      className="jp-gpu-Bar-segment"
+      data-kind={kind}
+      data-series={colour || undefined}
+      data-reserves={extent > used || undefined}
+      style={{ width: `${(100 * extent) / STEPS}%` }}
+    >
+      {extent > used && (
+        <span
+          className="jp-gpu-Bar-used"
+          style={{ width: `${((100 * used) / extent).toFixed(1)}%` }}
+        />
+      )}
+    </span>
+  )
 );
 
-function percent(part: number, whole: number): string {
-  return `${((100 * part) / whole).toFixed(2)}%`;
+/** A bar's steps, finer than which nobody sees a change: a page draws nothing for less than one. */
+const STEPS = 400;
+
+function steps(bytes: number, whole_bytes: number): number {
+  return Math.round((STEPS * bytes) / whole_bytes);
 }
 
-/** The bar in words, a sentence for each part. */
-function described(
-  segments: readonly ISegment[],
+function total(
   memory_bytes: number | null,
   used_bytes: number | null,
   trans: TranslationBundle
-): string[] {
-  const whole =
-    memory_bytes === null
-      ? trans.__('%1 in use.', readableAmount(used_bytes))
-      : trans.__(
-          '%1 of %2 in use.',
-          readableAmount(used_bytes),
-          readableAmount(memory_bytes)
-        );
-  return [
-    whole,
-    ...segments.map(({ kind, label, used_bytes, extent_bytes }) => {
-      const used = readableAmount(used_bytes);
-      if (kind === 'foreign') {
-        return trans.__("%1 by processes that are not Jupyter's.", used);
-      }
-      if (kind === 'unattributed') {
-        return trans.__('%1 that no process accounts for.', used);
-      }
-      return extent_bytes > used_bytes
-        ? trans.__(
-            '%1 by %2, which has reserved %3.',
-            used,
-            label,
-            readableAmount(extent_bytes)
-          )
-        : trans.__('%1 by %2.', used, label);
-    })
-  ];
+): string {
+  return memory_bytes === null
+    ? trans.__('%1 in use.', readableAmount(used_bytes))
+    : trans.__(
+        '%1 of %2 in use.',
+        readableAmount(used_bytes),
+        readableAmount(memory_bytes)
+      );
+}
+
+/** A segment in words. */
+function part(
+  { kind, label, used_bytes, extent_bytes }: ISegment,
+  trans: TranslationBundle
+): string {
+  const used = readableAmount(used_bytes);
+  if (kind === 'foreign') {
+    return trans.__("%1 by processes that are not Jupyter's.", used);
+  }
+  if (kind === 'unattributed') {
+    return trans.__('%1 that no process accounts for.', used);
+  }
+  return extent_bytes > used_bytes
+    ? trans.__(
+        '%1 by %2, which has reserved %3.',
+        used,
+        label,
+        readableAmount(extent_bytes)
+      )
+    : trans.__('%1 by %2.', used, label);
 }

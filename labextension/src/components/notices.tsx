@@ -56,8 +56,9 @@ export const StaleNotice = React.memo(
     onRetry: () => void;
   }): JSX.Element => {
     const { trans } = useServices();
+    // A silent driver's message says itself how old they are.
     const time =
-      arrived_ms === null
+      arrived_ms === null || problem.code === 'driver-silent'
         ? ''
         : new Date(arrived_ms).toLocaleTimeString(undefined, {
             hour: '2-digit',

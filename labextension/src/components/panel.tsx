@@ -4,12 +4,10 @@ import * as React from 'react';
 import { pairOfAmounts } from '../amount';
 import { IAvailability } from '../availability';
 import { IOverview, Order } from '../overview';
-import { stepAt } from '../sparkline';
 import { DeviceCard, IShown } from './deviceCard';
 import { EmptyState, ProblemNotice, StaleNotice } from './notices';
 import { useRoving } from './roving';
 import { useServices } from './services';
-import { SPARKLINE } from './sparkline';
 import { UnassignedList, WaitingList } from './waitingList';
 
 /** From so many kernels on there is something to sort and to search. */
@@ -17,6 +15,9 @@ const MANY_KERNELS = 8;
 
 /** From so many devices on, too. */
 const MANY_DEVICES = 5;
+
+/** How far from the screen a card may be to count as seen. */
+const CLOSE_PX = '20px';
 
 export interface IPanelProps {
   readonly availability: IAvailability;
@@ -33,6 +34,8 @@ export interface IPanelProps {
   readonly onFilter: (filter: string) => void;
   readonly onOrder: (order: Order) => void;
   readonly onToggle: (uuid: string) => void;
+  /** Told which cards have come close to the screen, and which have gone away from it. */
+  readonly onSeen: (uuid: string, isSeen: boolean) => void;
   readonly onRetry: () => void;
 }
 
@@ -64,7 +67,8 @@ function Overview(
 ): JSX.Element {
   const { trans } = useServices();
   const { availability, overview, shown } = props;
-  const end = stepAt(overview.time, SPARKLINE);
+  const scroll = React.useRef<HTMLDivElement>(null);
+  useSeenCards(scroll, overview, props.onSeen);
   const [stale, ...others] = availability.isStale
     ? availability.problems
     : [null, ...availability.problems];
@@ -76,7 +80,7 @@ function Overview(
   return (
     <React.Fragment>
       <Summary {...props} />
-      <div className="jp-gpu-Panel-scroll">
+      <div ref={scroll} className="jp-gpu-Panel-scroll">
         {stale && (
           <StaleNotice
             problem={stale}
@@ -103,7 +107,6 @@ function Overview(
             shown={shown}
             isOpen={!props.closed.has(card.device.uuid)}
             onToggle={props.onToggle}
-            end={end}
           />
         ))}
         {shown.kernelsWithoutGPU && overview.unassigned.length > 0 && (
@@ -117,6 +120,29 @@ function Overview(
       </div>
     </React.Fragment>
   );
+}
+
+/** Watches which cards are on the screen, or close to it. */
+function useSeenCards(
+  scroll: React.RefObject<HTMLElement>,
+  overview: IOverview,
+  onSeen: (uuid: string, isSeen: boolean) => void
+): void {
+  const uuids = overview.cards.map(card => card.device.uuid).join(' ');
+  React.useEffect(() => {
+    const observer = new IntersectionObserver(
+      entries => {
+        for (const { target, isIntersecting } of entries) {
+          onSeen((target as HTMLElement).dataset['uuid']!, isIntersecting);
+        }
+      },
+      { root: scroll.current, rootMargin: CLOSE_PX }
+    );
+    for (const card of scroll.current?.querySelectorAll('[data-uuid]') ?? []) {
+      observer.observe(card);
+    }
+    return () => observer.disconnect();
+  }, [scroll, uuids, onSeen]);
 }
 
 /** How much there is in all, and, where that is a lot, what to look for in it. */

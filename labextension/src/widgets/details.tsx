@@ -28,9 +28,7 @@ export class DetailsWidget extends Panel {
     this._body.addClass('jp-gpu-Details-charts');
     this.addWidget(this._head);
     this.addWidget(this._body);
-    for (const feed of this._feeds) {
-      feed.changed.connect(this._refresh, this);
-    }
+    _options.model.updated.connect(this._refresh, this);
     this._history = _options.model.recall();
     this._history.loaded.connect(this._refresh, this);
     _options.themeChanged?.connect(this._onThemeChanged, this);
@@ -97,9 +95,7 @@ export class DetailsWidget extends Panel {
     if (this.isDisposed) {
       return;
     }
-    for (const feed of this._feeds) {
-      feed.changed.disconnect(this._refresh, this);
-    }
+    this.model.updated.disconnect(this._refresh, this);
     this._history.dispose();
     this._options.themeChanged?.disconnect(this._onThemeChanged, this);
     this._rest();

@@ -46,8 +46,7 @@ export class GPUFormBody
     this._error = options.error ?? null;
     this._value = valueOf(options.initial ?? options.present, this._devices);
     this.addClass('jp-gpu-FormBody');
-    this._model.devices.changed.connect(this.update, this);
-    this._model.queue.changed.connect(this.update, this);
+    this._model.updated.connect(this.update, this);
   }
 
   /** Whom the form is for. */
@@ -67,8 +66,7 @@ export class GPUFormBody
     if (this.isDisposed) {
       return;
     }
-    this._model.devices.changed.disconnect(this.update, this);
-    this._model.queue.changed.disconnect(this.update, this);
+    this._model.updated.disconnect(this.update, this);
     this._rest();
     super.dispose();
   }

@@ -13,8 +13,8 @@ import { gpuIcon } from '../icons';
 import { IOverview, Order, Overviews } from '../overview';
 import { IFeed, IGPUModel } from '../tokens';
 
-/** Answers that belong together arrive within this time, and are drawn once. */
-const GATHER_MS = 40;
+/** How often to look whether somebody has begun to wait. */
+const EMPTY_QUEUE_INTERVAL_MS = 5_000;
 
 /** The sidebar that shows all GPUs and who uses what. It asks the server while it is seen. */
 export class GPUPanel extends ReactWidget {
@@ -32,10 +32,8 @@ export class GPUPanel extends ReactWidget {
     this.title.caption = trans.__('GPUs');
     this.node.setAttribute('role', 'region');
     this.node.setAttribute('aria-label', trans.__('GPUs'));
-    for (const feed of this._feeds) {
-      feed.changed.connect(this._gather, this);
-    }
-    this._model.history.loaded.connect(this._gather, this);
+    this._model.updated.connect(this._onUpdated, this);
+    this._model.history.loaded.connect(this._onUpdated, this);
   }
 
   /** What is shown, as the settings say. */
@@ -49,10 +47,8 @@ export class GPUPanel extends ReactWidget {
     if (this.isDisposed) {
       return;
     }
-    for (const feed of this._feeds) {
-      feed.changed.disconnect(this._gather, this);
-    }
-    this._model.history.loaded.disconnect(this._gather, this);
+    this._model.updated.disconnect(this._onUpdated, this);
+    this._model.history.loaded.disconnect(this._onUpdated, this);
     this._rest();
     super.dispose();
   }
@@ -80,6 +76,7 @@ export class GPUPanel extends ReactWidget {
           onFilter={this._onFilter}
           onOrder={this._onOrder}
           onToggle={this._onToggle}
+          onSeen={this._onSeen}
           onRetry={this._onRetry}
         />
       </Services.Provider>
@@ -132,7 +129,8 @@ export class GPUPanel extends ReactWidget {
       {
         filter: this._filter,
         order: this._order,
-        nearCap_percent: this._nearCap_percent
+        nearCap_percent: this._nearCap_percent,
+        isSeen: uuid => !this._unseen.has(uuid)
       }
     );
   }
@@ -143,7 +141,9 @@ export class GPUPanel extends ReactWidget {
     } else if (!this._watches.length) {
       // First, so that it asks from where the page stopped looking.
       this._model.history.load().catch(() => undefined); // The lines then begin now.
-      this._watches = this._feeds.map(feed => feed.watch());
+      const { devices, kernels, status } = this._model;
+      this._watches = [devices, kernels, status].map(feed => feed.watch());
+      this._watchQueue();
       this.update();
     }
   }
@@ -153,16 +153,28 @@ export class GPUPanel extends ReactWidget {
       watch.dispose();
     }
     this._watches = [];
+    this._queueWatch?.dispose();
+    this._queueWatch = null;
   }
 
-  private _gather(): void {
-    if (!this._watches.length || this._gathering !== null) {
-      return;
-    }
-    this._gathering = window.setTimeout(() => {
-      this._gathering = null;
+  private _onUpdated(): void {
+    if (this._watches.length) {
+      this._watchQueue();
       this.update();
-    }, GATHER_MS);
+    }
+  }
+
+  /** Look at the queue as often as there is something in it to look at. */
+  private _watchQueue(): void {
+    const isEmpty = !this._model.queue.value?.entries.length;
+    if (isEmpty !== this._queueIsEmpty || !this._queueWatch) {
+      const before = this._queueWatch;
+      this._queueIsEmpty = isEmpty;
+      this._queueWatch = this._model.queue.watch(
+        isEmpty ? { interval_ms: EMPTY_QUEUE_INTERVAL_MS } : {}
+      );
+      before?.dispose();
+    }
   }
 
   private _onFilter = (filter: string): void => {
@@ -184,6 +196,14 @@ export class GPUPanel extends ReactWidget {
     this.update();
   };
 
+  private _onSeen = (uuid: string, isSeen: boolean): void => {
+    if (!isSeen) {
+      this._unseen.add(uuid);
+    } else if (this._unseen.delete(uuid)) {
+      this.update();
+    }
+  };
+
   private _onRetry = (): void => {
     for (const feed of this._feeds) {
       feed.refresh().catch(() => undefined); // The feed says so.
@@ -196,10 +216,13 @@ export class GPUPanel extends ReactWidget {
   private readonly _announcements: Announcements;
   private readonly _overviews: Overviews;
   private _watches: IDisposable[] = [];
-  private _gathering: number | null = null;
+  private _queueWatch: IDisposable | null = null;
+  private _queueIsEmpty = true;
   private _filter = '';
   private _order: Order = 'gpu';
   private _closed: ReadonlySet<string> = new Set();
+  /** The devices whose cards are out of sight, by UUID. */
+  private readonly _unseen = new Set<string>();
   private _nearCap_percent = 90;
   private _shown: IShown = {
     sparklines: true,

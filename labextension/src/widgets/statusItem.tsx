@@ -17,14 +17,14 @@ export class GPUStatusItem extends ReactWidget {
   constructor(private readonly _options: GPUStatusItem.IOptions) {
     super();
     this.addClass('jp-gpu-StatusItem');
-    _options.model.devices.changed.connect(this.update, this);
+    _options.model.updated.connect(this.update, this);
   }
 
   override dispose(): void {
     if (this.isDisposed) {
       return;
     }
-    this._options.model.devices.changed.disconnect(this.update, this);
+    this._options.model.updated.disconnect(this.update, this);
     this._rest();
     super.dispose();
   }

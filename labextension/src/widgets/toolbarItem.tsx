@@ -21,8 +21,7 @@ export class KernelGPUItem extends ReactWidget {
     super();
     this.addClass('jp-gpu-ToolbarItem');
     const { model, context } = _options;
-    model.kernels.changed.connect(this.update, this);
-    model.status.changed.connect(this.update, this);
+    model.updated.connect(this.update, this);
     context.statusChanged.connect(this._onStatusChanged, this);
     context.kernelChanged.connect(this._onStatusChanged, this);
   }
@@ -32,8 +31,7 @@ export class KernelGPUItem extends ReactWidget {
       return;
     }
     const { model, context } = this._options;
-    model.kernels.changed.disconnect(this.update, this);
-    model.status.changed.disconnect(this.update, this);
+    model.updated.disconnect(this.update, this);
     context.statusChanged.disconnect(this._onStatusChanged, this);
     context.kernelChanged.disconnect(this._onStatusChanged, this);
     this._rest();
