@@ -27,6 +27,8 @@ _INVENTORY_AGE_S = 30.0
 """After so long the kernel picker's devices are looked up again, in the background."""
 
 
+_FIRST_LOOK_S, _FIRST_COMPILE_S = 0.1, 1.0
+"""After the server's start. A launch that comes before does not wait for them: it has both done itself."""
 _PENDING_STARTS_S = 5.0
 """How long the server's stop waits for starts that were given up to end."""
 _DRIVER_CLOSES_S = 2.0
@@ -82,8 +84,10 @@ class GPUExtension(ExtensionApp):
     async def _start_jupyter_server_extension(self, serverapp: ServerApp) -> None:  # noqa: ARG002 - the server's hook
         """Look at the devices once the server runs. The driver may take seconds to start; nobody waits for it."""
         host = GPUHost.instance()
-        host.look_soon()
-        host.limits.prepare()
+        # A moment later, since whoever opens the page now should not wait for the driver and the compiler to start.
+        loop = asyncio.get_running_loop()
+        loop.call_later(_FIRST_LOOK_S, host.look_soon)
+        loop.call_later(_FIRST_COMPILE_S, host.limits.prepare)
         self._kernel_socket.start()
         self._kernel_events.start()
         self._watchdog.start()
