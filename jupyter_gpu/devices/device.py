@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from traitlets.config import LoggingConfigurable
 
@@ -49,8 +49,7 @@ class Device:
         return self.parent_uuid is not None
 
 
-@dataclass(frozen=True, slots=True)
-class DeviceProcess:
+class DeviceProcess(NamedTuple):
     """One process on one device, as the driver reports it. The pid is the host's."""
 
     pid: int

@@ -39,7 +39,7 @@ class NVMLBackend(DeviceBackend):
         lost GPU back (each time in vain doubles that wait, up to 32 times as long).""",
     ).tag(config=True)
     inventory_interval_s = Float(
-        2.0,
+        5.0,
         min=0.0,
         help="Seconds for which the list of GPUs and MIG instances is taken to be up to date.",
     ).tag(config=True)

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 POWER_LIMIT_LIFE_S = 30.0
 """An administrator changes the limit now and then; asking every time would cost one call in eight."""
+EMPTY_LIST_LIFE_S = 5.0
+"""Where nothing draws, nothing will in a moment either; asking every time would cost one call in seven."""
 
 _MEMORY = "memory use"
 _UTILIZATION = "utilisation"
@@ -79,9 +81,9 @@ def with_processes_of(usage: DeviceUsage, instances: Sequence[DeviceUsage | None
             if before is None:
                 processes[process.pid] = process
             elif before.memory_bytes is None or process.memory_bytes is None:
-                processes[process.pid] = replace(before, memory_bytes=None)
+                processes[process.pid] = before._replace(memory_bytes=None)
             else:
-                processes[process.pid] = replace(before, memory_bytes=before.memory_bytes + process.memory_bytes)
+                processes[process.pid] = before._replace(memory_bytes=before.memory_bytes + process.memory_bytes)
     return replace(usage, processes=tuple(processes.values()))
 
 
@@ -103,6 +105,8 @@ class NVMLDevice:
         self._calls = self._metric_calls()
         self._unsupported = dict.fromkeys(_GPU_ONLY, _GPU_ONLY_REASON) if device.is_mig else {}
         self._unsupported_kinds: set[str] = set()
+        self._empty_until: dict[str, float] = {}
+        """Until when a list of processes other than those that compute is taken to be empty still."""
         self._power_limit: float | None = None
         self._power_limit_until = 0.0
 
@@ -139,7 +143,7 @@ class NVMLDevice:
             temperature = self._ask(_TEMPERATURE, reasons)
             power = self._ask(_POWER, reasons)
             power_limit = self._ask_power_limit(reasons, now)
-            processes = self._ask_processes(questions, reasons, wall_clock)
+            processes = self._ask_processes(questions, reasons, now, wall_clock)
         except DeviceLostError as lost:
             self.lost = lost.code
             return self.lost_usage()
@@ -218,12 +222,12 @@ class NVMLDevice:
         return self._power_limit
 
     def _ask_processes(
-        self, questions: ProcessQuestions, reasons: dict[str, str], wall_clock: float
+        self, questions: ProcessQuestions, reasons: dict[str, str], now: float, wall_clock: float
     ) -> tuple[DeviceProcess, ...] | None:
         if self.device.mig_enabled:
             # Its processes run on its instances, and asking the GPU for them takes privileges.
             return ()
-        memory_by_pid = self._ask_process_memory(questions.kinds, reasons)
+        memory_by_pid = self._ask_process_memory(questions.kinds, reasons, now)
         if not memory_by_pid:
             return None if memory_by_pid is None else ()
         if None in memory_by_pid.values():
@@ -242,16 +246,20 @@ class NVMLDevice:
         # By NVML's reference, only processes with a utilisation other than zero have samples.
         return tuple([DeviceProcess(pid, memory, busy.get(pid, 0.0)) for pid, memory in memory_by_pid.items()])
 
-    def _ask_process_memory(self, kinds: Iterable[str], reasons: dict[str, str]) -> dict[int, int | None] | None:
+    def _ask_process_memory(
+        self, kinds: Iterable[str], reasons: dict[str, str], now: float
+    ) -> dict[int, int | None] | None:
         """Memory by pid over all kinds of lists; `None` if one of them could not be had."""
         if _PROCESSES in self._unsupported:
             return None
         memory_by_pid: dict[int, int | None] = {}
         for kind in kinds:
-            if kind in self._unsupported_kinds:
+            if kind in self._unsupported_kinds or now < self._empty_until.get(kind, 0.0):
                 continue
+            empty = kind != "Compute"
             try:
                 for pid, memory in self._library.processes(self.handle, kind):
+                    empty = False
                     known = memory_by_pid.get(pid)
                     # A process that both computes and draws is in both lists, each time with all it has.
                     memory_by_pid[pid] = memory if known is None else max(known, memory or 0)
@@ -262,4 +270,6 @@ class NVMLDevice:
                     continue
                 self._note(_PROCESSES, code, reasons)
                 return None
+            if empty:
+                self._empty_until[kind] = now + EMPTY_LIST_LIFE_S
         return memory_by_pid

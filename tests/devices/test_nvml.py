@@ -199,6 +199,7 @@ def test_a_figure_that_fails_for_now_costs_only_itself_and_is_asked_again(
 ) -> None:
     uuid = stand_in.add_gpu()
     stand_in.add_process(uuid, 11)
+    stand_in.add_process(uuid, 12, kind="graphics")
     complete = backend.usage()[uuid]
     stand_in.fail(function, code)
     partial = backend.usage()[uuid]
@@ -276,6 +277,7 @@ def test_a_sample_makes_each_call_once_per_gpu_and_never_measures_pcie(
     uuids = [stand_in.add_gpu() for _ in range(8)]
     for number, uuid in enumerate(uuids):
         stand_in.add_process(uuid, 1000 + number)
+        stand_in.add_process(uuid, 2000 + number, kind="graphics")
     backend.usage()
     stand_in.log_calls()
     for _ in range(5):
@@ -310,6 +312,23 @@ def test_the_power_limit_is_asked_now_and_then(stand_in: NVMLStandIn, backend: N
     stand_in.set(uuid, power_limit_watts=300)
     clock.advance(60)
     assert backend.usage()[uuid].power_limit_watts == 300.0
+
+
+def test_processes_that_draw_are_asked_for_now_and_then_while_there_are_none(
+    stand_in: NVMLStandIn, backend: NVMLBackend, clock: Clock
+) -> None:
+    uuid = stand_in.add_gpu()
+    stand_in.add_process(uuid, 11)
+    stand_in.log_calls()
+    for _ in range(3):
+        assert [p.pid for p in backend.usage()[uuid].processes or ()] == [11]
+    function = "nvmlDeviceGetGraphicsRunningProcesses_v3"
+    assert stand_in.calls()[function, uuid] == 1
+    stand_in.add_process(uuid, 12, kind="graphics")
+    clock.advance(10)
+    for _ in range(3):
+        assert [p.pid for p in backend.usage()[uuid].processes or ()] == [11, 12]
+    assert stand_in.calls()[function, uuid] == 4
 
 
 def test_options_decide_which_processes_are_asked_for(stand_in: NVMLStandIn) -> None:
