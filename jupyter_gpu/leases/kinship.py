@@ -71,6 +71,7 @@ class Kinship:
         self._table = _Table()
         self._most_pidfds = most_pidfds if hasattr(os, "pidfd_open") else 0
         self._epoll: select.epoll | None = None
+        self._ended = self._unwatched = 0
         self._owner = os.getpid()
         self.other_namespace = _pid_namespace() not in (None, _INITIAL_PID_NAMESPACE)
         """Whether this process runs in a container whose pids may be other than those that the driver counts in."""
@@ -80,7 +81,7 @@ class Kinship:
         with self._lock:
             if self._owner != os.getpid():
                 # The epoll set is shared with the process that this one was forked from.
-                self._epoll, self._table, self._owner = None, _Table(), os.getpid()
+                self._epoll, self._table, self._owner, self._unwatched = None, _Table(), os.getpid(), 0
             if self._epoll is None:
                 return
             for pidfd, _ in self._epoll.poll(0, max(1, len(self._table.pid_of))):
@@ -92,11 +93,28 @@ class Kinship:
             known = self._known(pid)
             return UNKNOWN if known is None else known.descent
 
+    def of_all(self, pids: Iterable[int]) -> dict[int, Descent]:
+        """The same for many."""
+        found = {}
+        with self._lock:
+            by_pid, old = self._table.by_pid, self._clock() - _FOREIGN_LIFE_S
+            for pid in pids:
+                known = by_pid.get(pid)
+                if known is None or known.pidfd is None or (known.descent.lease_id is None and known.read_at < old):
+                    known = self._known(pid)
+                found[pid] = UNKNOWN if known is None else known.descent
+        return found
+
     def is_alive(self, process: ProcessKey) -> bool:
         """Whether that very process still runs, as of the last `refresh`."""
         with self._lock:
             known = self._known(process.pid)
             return known is not None and known.descent.lineage[0] == process
+
+    @property
+    def ended(self) -> int | None:
+        """How many of the processes that were asked for have ended; `None` where that is not told without looking."""
+        return self._ended if self._unwatched == 0 else None
 
     def all_alive(self, processes: Iterable[ProcessKey]) -> bool:
         """Whether all of them still run, as of the last `refresh`."""
@@ -160,7 +178,9 @@ class Kinship:
         known = _Known(Descent(lineage), 0.0, pidfd)
         self._read_lease(known)
         self._table.by_pid[pid] = known
-        if pidfd is not None:
+        if pidfd is None:
+            self._unwatched += 1
+        else:
             self._table.pid_of[pidfd] = pid
             if self._epoll is None:
                 self._epoll = select.epoll()
@@ -188,7 +208,10 @@ class Kinship:
 
     def _forget(self, pid: int) -> None:
         known = self._table.by_pid.pop(pid)
-        if known.pidfd is not None:
+        self._ended += 1
+        if known.pidfd is None:
+            self._unwatched -= 1
+        else:
             del self._table.pid_of[known.pidfd]
             if self._epoll is not None:
                 self._epoll.unregister(known.pidfd)

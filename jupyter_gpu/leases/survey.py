@@ -40,21 +40,17 @@ class Survey:
     usage: Mapping[str, DeviceUsage] = field(default_factory=dict)
     processes: tuple[SeenProcess, ...] = ()
 
-    def owners(self, leases: Mapping[str, Collection[ProcessKey]]) -> dict[int, str | None]:
-        """The lease that each seen process belongs to, by its place in `processes`; `None` is a foreign process.
+    def by_device(self, leases: Mapping[str, Collection[ProcessKey]]) -> dict[str, OnDevice]:
+        """The processes on each device, by UUID.
 
         Args:
             leases: for each lease, the processes whose descendants are its own.
         """
         by_root = {key: lease_id for lease_id, roots in leases.items() for key in roots}
-        return {number: _owner(process, by_root, leases) for number, process in enumerate(self.processes)}
-
-    def by_device(self, owners: Mapping[int, str | None]) -> dict[str, OnDevice]:
-        """The processes on each device, by UUID, with `owners` as the method of that name gives them."""
         found = {uuid: OnDevice(uuid) for uuid in self.usage}
-        for number, process in enumerate(self.processes):
+        for process in self.processes:
             there = found[process.uuid]
-            owner = owners[number]
+            owner = _owner(process, by_root, leases)
             if owner is None:
                 there.foreign.append(process)
                 there.hidden = there.hidden or not process.lineage
@@ -89,7 +85,7 @@ def look(
     inventory = visible(backend.inventory())
     usage = backend.usage([device.uuid for device in inventory.leasable]) if inventory.devices else {}
     kinship.refresh()
-    descents = {process.pid: kinship.of(process.pid) for each in usage.values() for process in each.processes or ()}
+    descents = kinship.of_all(process.pid for each in usage.values() for process in each.processes or ())
     if kinship.other_namespace and not backend.simulated and UNKNOWN in descents.values():
         # The driver counts pids in another namespace, where a number that is known here may be another process.
         descents = {pid: descent if kinship.uses_gpu(pid) else UNKNOWN for pid, descent in descents.items()}
@@ -121,7 +117,7 @@ def taken(
         accounted: for each lease, the bytes on each device that its account says are in use. It counts where it is
             more than what was seen, because an allocation may be younger than the survey.
     """
-    seen = survey.by_device(survey.owners(leases))
+    seen = survey.by_device(leases)
     return {uuid: there.taken(survey.usage[uuid], accounted) for uuid, there in seen.items()}
 
 

@@ -163,8 +163,8 @@ def _idle_since(manager: Any, record: KernelRecord | None, snapshot: Snapshot) -
     times = [activity.timestamp()]
     lease = snapshot.lease_of.get(record.lease_id) if record and record.lease_id else None
     for hold in lease.holds if lease else ():
-        mark = snapshot.marks.get((lease.id, hold.uuid)) if lease else None
-        if mark is not None and mark.busy_at is not None:
-            times.append(mark.busy_at)
+        busy_at = snapshot.busy_at.get((lease.id, hold.uuid)) if lease else None
+        if busy_at is not None:
+            times.append(busy_at)
     latest = max(times)
     return None if latest >= snapshot.time and latest != times[0] else round(latest, 3)

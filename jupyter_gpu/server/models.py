@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ..usage.attribution import LeaseUse
-from ..usage.marks import Mark
+from ..usage.marks import NO_MARK
 from ..usage.observer import take_snapshot
 from ..usage.snapshot import Snapshot
 
@@ -33,7 +33,6 @@ __all__ = [
 JSON = dict[str, Any]
 
 _NO_USE = LeaseUse(reasons={"used_bytes": "Nothing was seen of this GPU yet."})
-_NO_MARK = Mark(None, None, None)
 
 
 def problems_model(inventory: Inventory | None) -> list[JSON]:
@@ -133,7 +132,7 @@ def _device_model(device: Device, leases: list[JSON], snapshot: Snapshot) -> JSO
         "available_bytes": state.reservable_bytes if device.memory_bytes is not None and device.leasable else None,
         "foreign_bytes": state.foreign_bytes,
         "leases": leases,
-        "foreign": [process._asdict() for process in snapshot.foreign.get(device.uuid, ())],
+        "foreign": [process._asdict() for process in snapshot.foreign_on(device.uuid)],
     }
 
 
@@ -190,7 +189,7 @@ def _lease_model(lease: Lease, hold: LeaseHold, snapshot: Snapshot) -> JSON:
 
 def _kernel_device_model(lease: Lease, hold: LeaseHold, device: Device | None, snapshot: Snapshot) -> JSON:
     key = (lease.id, hold.uuid)
-    use, mark = snapshot.uses.get(key, _NO_USE), snapshot.marks.get(key, _NO_MARK)
+    use, mark = snapshot.uses.get(key, _NO_USE), snapshot.marks.get(key, NO_MARK)
     reasons = dict(use.reasons)
     if mark.peak_bytes is None:
         reasons["peak_bytes"] = reasons.get("used_bytes", "No use was seen so far.")

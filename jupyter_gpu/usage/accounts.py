@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import os
 from typing import TYPE_CHECKING, NamedTuple
@@ -41,6 +42,7 @@ class AccountBook:
         alive: Callable[[ProcessKey], bool],
         *,
         most_mapped: int = _MOST_MAPPED,
+        turns: int = 3,
     ) -> None:
         """Nothing is opened until it is needed.
 
@@ -48,11 +50,17 @@ class AccountBook:
             path_of: where the account of a lease is.
             alive: whether a process still runs.
             most_mapped: how many accounts may be kept mapped.
+            turns: an account in which nothing counts may begin to say something at any time; it is looked at every so
+                many times.
         """
         self._path_of = path_of
         self._alive = alive
         self._most_mapped = most_mapped
         self._mapped: dict[str, _MappedAccount] = {}
+        self._unmapped: list[Lease] = []
+        """Those for which no more files could be mapped."""
+        self._found: dict[str, LeaseAccount] = {}
+        self._turns, self._turn = turns, 0
 
     def read(self, leases: Iterable[Lease], *, check: bool) -> dict[str, LeaseAccount]:
         """What the account of each lease that has devices says now; leases without a usable one are left out.
@@ -62,39 +70,51 @@ class AccountBook:
             check: whether the files may have been replaced since the last call, as happens with decisions only.
         """
         if check:
-            self._drop_others({lease.id for lease in leases})
-        found = {}
-        for lease in leases:
-            mapped = self._mapped.get(lease.id)
-            account = mapped.read(self._alive) if mapped is not None else self._first(lease)
-            if account is not None:
-                found[lease.id] = account
-        return found
+            self._begin_anew(leases)
+        else:
+            self._turn = (self._turn + 1) % self._turns
+            for place, (lease_id, mapped) in enumerate(self._mapped.items()):
+                if mapped.counts or place % self._turns == self._turn:
+                    self._found[lease_id] = mapped.read(self._alive)
+            for lease in self._unmapped:
+                self._read_once(lease)
+        # Whoever gets it keeps it.
+        return dict(self._found)
 
     def close(self) -> None:
         """Let go of all files. The next reading opens them again."""
         for mapped in self._mapped.values():
             mapped.close()
         self._mapped.clear()
+        self._found.clear()
 
-    def _drop_others(self, lease_ids: set[str]) -> None:
-        """Unmap the accounts of other leases, and those that have been replaced."""
+    def _begin_anew(self, leases: Iterable[Lease]) -> None:
+        """Read the accounts of these leases, and unmap those of others and those that have been replaced."""
+        holding = {lease.id: lease for lease in leases if lease.holds}
         for lease_id, mapped in list(self._mapped.items()):
-            if lease_id not in lease_ids or not mapped.is_current():
+            if lease_id not in holding or not mapped.is_current():
                 self._mapped.pop(lease_id).close()
+        self._found = {lease_id: mapped.read(self._alive) for lease_id, mapped in self._mapped.items()}
+        self._unmapped = []
+        for lease in holding.values():
+            if lease.id not in self._mapped:
+                self._map(lease)
 
-    def _first(self, lease: Lease) -> LeaseAccount | None:
-        """What an account says that is not mapped yet."""
-        if not lease.holds:
-            return None
-        path = self._path_of(lease.id)
-        try:
-            if len(self._mapped) >= self._most_mapped:
-                return _meaning(read_account(path))
-            mapped = self._mapped[lease.id] = _MappedAccount(path)
-        except AccountError:
-            return None
-        return mapped.read(self._alive)
+    def _map(self, lease: Lease) -> None:
+        if len(self._mapped) < self._most_mapped:
+            try:
+                mapped = self._mapped[lease.id] = _MappedAccount(self._path_of(lease.id))
+            except AccountError:
+                return
+            self._found[lease.id] = mapped.read(self._alive)
+        else:
+            self._unmapped.append(lease)
+            self._read_once(lease)
+
+    def _read_once(self, lease: Lease) -> None:
+        self._found.pop(lease.id, None)
+        with contextlib.suppress(AccountError):
+            self._found[lease.id] = _meaning(read_account(self._path_of(lease.id)))
 
 
 def _meaning(reading: AccountReading) -> LeaseAccount:
@@ -124,7 +144,9 @@ class _MappedAccount:
         """How many bytes say something. Whoever uses more of the file notes it in the header first."""
         self._image = b""
         self._processes: tuple[ProcessKey, ...] = ()
-        self._meaning = NO_ACCOUNT
+        self._account = NO_ACCOUNT
+        self.counts = False
+        """Whether any process counted in it when it was last read."""
 
     def is_current(self) -> bool:
         """Whether the file that was mapped is still the one at its path."""
@@ -142,8 +164,9 @@ class _MappedAccount:
             self._size = self._content.size_in_use()
             self._image = self._map[: self._size]
             reading = AccountContent(self._path, self._image).read(alive)
-            self._processes, self._meaning = tuple(reading.processes), _meaning(reading)
-        return self._meaning
+            self._processes, self._account = tuple(reading.processes), _meaning(reading)
+            self.counts = self._account.counts
+        return self._account
 
     def close(self) -> None:
         """Unmap it."""

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from ..devices.device import DeviceUsage
-    from ..leases.lease import Lease
     from ..leases.survey import OnDevice, SeenProcess, Survey
     from ..limits.account_file import AccountDevice
     from .accounts import LeaseAccount
@@ -60,7 +59,7 @@ NO_REASONS: Mapping[str, str] = {}
 def attribute(
     survey: Survey,
     seen: Mapping[str, OnDevice],
-    leases: Sequence[Lease],
+    holds: Sequence[tuple[str, str]],
     accounts: Mapping[str, LeaseAccount],
     *,
     exact: bool,
@@ -70,31 +69,25 @@ def attribute(
     Args:
         survey: what was seen.
         seen: the processes on each device, by whose they are.
-        leases: the leases that have been granted.
+        holds: the lease id and the UUID of every device that a lease holds.
         accounts: what their accounts say, by lease id.
         exact: whether the accounts are all there is to know, as with simulated devices.
     """
     uses = {}
-    for lease in leases:
-        lease_id = lease.id
+    for key in holds:
+        lease_id, uuid = key
         reading = accounts.get(lease_id, NO_ACCOUNT)
-        counts = exact or reading.counts
-        for hold in lease.holds:
-            uuid = hold.uuid
-            account = reading.devices.get(uuid)
-            there = seen.get(uuid)
-            own = there.own.get(lease_id) if there is not None else None
-            # Most have one process, with all that there is to know of it: this is done for each, every second.
-            if own is not None and len(own) == 1 and not counts:
-                process = own[0]
-                if process.memory_bytes is not None and process.utilization_percent is not None:
-                    uses[lease_id, uuid] = LeaseUse(
-                        process.memory_bytes, NVML, process.utilization_percent, account, False, NO_REASONS
-                    )
-                    continue
-            uses[lease_id, uuid] = _Question(survey.usage.get(uuid), there, own or ()).answer(
-                account if counts else None, account, exact=exact
-            )
+        account = reading.devices.get(uuid)
+        there = seen.get(uuid)
+        own = there.own.get(lease_id) if there is not None else None
+        # Most have one process, with all that there is to know of it: this is done for each, every second.
+        if own is not None and len(own) == 1 and not reading.counts and not exact:
+            _, _, memory, utilization, _, _ = own[0]
+            if memory is not None and utilization is not None:
+                uses[key] = LeaseUse(memory, NVML, utilization, account, False, NO_REASONS)
+                continue
+        question = _Question(survey.usage.get(uuid), there, own or ())
+        uses[key] = question.answer(account if exact or reading.counts else None, account, exact=exact)
     return uses
 
 

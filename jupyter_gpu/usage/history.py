@@ -1,7 +1,8 @@
 """What devices and kernels used over time, in bounded memory: every sample for minutes, a summary for hours.
 
-All series share the times of the samples, so a series is two columns of numbers that are as long as those. A summary
-point stands for the samples of one step, and has the time of the last: the most memory, and the mean utilisation.
+A sample is kept as one row of numbers, which costs next to nothing every second; the columns that clients want are
+made when they ask. A summary row stands for the samples of one step, and has the time of the last of them: the most
+memory, and the mean utilisation.
 """
 
 from __future__ import annotations
@@ -9,23 +10,31 @@ from __future__ import annotations
 import json
 import threading
 from array import array
-from bisect import bisect_left, bisect_right
-from typing import TYPE_CHECKING
+from collections import deque
+from itertools import groupby
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping
 
+    from ..leases.lease import Lease
     from .snapshot import Snapshot
 
 SeriesKey = tuple[str, str]
 """Kernel id and UUID; an empty kernel id stands for the device itself."""
-Value = tuple[int, int]
-"""Bytes in use and percent of utilisation."""
+Layout = tuple[SeriesKey | None, ...]
+"""Which series each number of a row belongs to. `None` is nobody's who has one, two may belong to the same."""
 
 _UNKNOWN = -1
-_GAP = (_UNKNOWN, _UNKNOWN)
-_SPARE = 0.25
-"""The part by which columns may outgrow their length, so that they are cut now and then rather than every time."""
+
+
+class _Row(NamedTuple):
+    time: float
+    layout: Layout
+    memory: array[int]
+    """Bytes in use; `_UNKNOWN` is unknown."""
+    utilization: array[int]
+    """Percent; `_UNKNOWN` is unknown."""
 
 
 class History:
@@ -43,36 +52,46 @@ class History:
 
         Args:
             fine_points: how many samples are kept as they are.
-            coarse_points: how many summary points are kept.
+            coarse_points: how many summaries are kept.
             coarse_step_s: how much time one of those stands for.
-            gone_for_s: how long the series of a device or kernel is kept that is not there any more.
+            gone_for_s: how long the series of a device or kernel is told that is not there any more.
         """
         self._lock = threading.Lock()
-        self._fine = _Tier(fine_points)
-        self._coarse = _Tier(coarse_points)
+        self._fine: deque[_Row] = deque(maxlen=fine_points)
+        self._coarse: deque[_Row] = deque(maxlen=coarse_points)
+        self._step: list[_Row] = []
+        """The samples that no summary stands for yet."""
         self._coarse_step_s = coarse_step_s
         self._gone_for_s = gone_for_s
-        self._unsummed = 0
-        """How many of the last samples no summary point stands for yet."""
+        self._layout: Layout = ()
+        self._laid_out: tuple[Mapping[str, Lease], tuple[str, ...], int] | None = None
+        """What the layout was made for: the leases, the devices, and how many holds there are."""
 
     @property
     def time(self) -> float:
         """When the last sample was taken, in seconds since the epoch; 0 before the first."""
-        return self._fine.last_time
+        return self._fine[-1].time if self._fine else 0.0
 
     def add(self, snapshot: Snapshot) -> None:
         """Take in a sample. One that is not later than the last changes nothing."""
-        values = _values(snapshot)
+        usages, uses = snapshot.survey.usage.values(), snapshot.uses.values()
+        memory = [usage.memory_used_bytes for usage in usages] + [use.used_bytes for use in uses]
+        percent = [usage.utilization_percent for usage in usages] + [use.utilization_percent for use in uses]
+        row = _Row(
+            snapshot.time,
+            self._layout_of(snapshot),
+            array("q", [_UNKNOWN if size is None else size for size in memory]),
+            array("h", [_UNKNOWN if part is None else round(part) for part in percent]),
+        )
         with self._lock:
             if snapshot.time <= self.time:
                 return
-            self._fine.add(snapshot.time, values)
-            self._unsummed += 1
-            if snapshot.time - self._coarse.last_time >= self._coarse_step_s:
-                self._coarse.add(snapshot.time, self._fine.summary(self._unsummed))
-                self._unsummed = 0
-                for tier in (self._fine, self._coarse):
-                    tier.drop_gone(snapshot.time - self._gone_for_s)
+            self._fine.append(row)
+            self._step.append(row)
+            since = self._coarse[-1].time if self._coarse else 0.0
+            if snapshot.time - since >= self._coarse_step_s or len(self._step) >= (self._fine.maxlen or 0):
+                self._coarse.append(_summary(self._step))
+                self._step = []
 
     def body(self, since: float, step_s: float) -> bytes:
         """What was seen after `since` (seconds since the epoch), as the JSON that clients get.
@@ -82,128 +101,88 @@ class History:
             step_s: the time between two samples, to be told along.
         """
         with self._lock:
-            time, begin = self.time, self._fine.first_time
-            parts = [self._fine.between(since)]
-            if since < begin:
-                parts.insert(0, self._coarse.between(since, begin))
+            time, begin = self.time, self._fine[0].time if self._fine else 0.0
+            rows = [row for row in self._coarse if since < row.time < begin]
+            rows += [row for row in self._fine if row.time > since]
+        gone = {key for key, seen in _last_seen(rows).items() if seen < time - self._gone_for_s}
         devices: list[str] = []
         kernels: dict[str, list[str]] = {}
-        for (kernel_id, uuid), text in _texts(parts):
-            (kernels.setdefault(kernel_id, []) if kernel_id else devices).append(f"{json.dumps(uuid)}:{text}")
+        for (kernel_id, uuid), columns in _columns(rows):
+            if (kernel_id, uuid) not in gone and columns.t:
+                # Each by itself: one long text would keep the event loop's thread waiting for the interpreter.
+                text = f"{json.dumps(uuid)}:{json.dumps(columns._asdict(), separators=(',', ':'))}"
+                (kernels.setdefault(kernel_id, []) if kernel_id else devices).append(text)
         by_kernel = ",".join(f"{json.dumps(kernel_id)}:{{{','.join(texts)}}}" for kernel_id, texts in kernels.items())
         whole = f'{{"time":{time!r},"step_s":{step_s!r},"devices":{{{",".join(devices)}}},"kernels":{{{by_kernel}}}}}'
         return whole.encode()
 
-
-class _Columns:
-    """The numbers of one series; `_UNKNOWN` is what is not known, or was not there."""
-
-    __slots__ = ("memory", "seen", "utilization")
-
-    def __init__(self, memory: array[int], utilization: array[int], seen: float) -> None:
-        self.memory = memory
-        self.utilization = utilization
-        self.seen = seen
-        """When anything was known last."""
-
-    def summary(self, count: int) -> Value:
-        """The most memory and the mean utilisation of the last `count` samples."""
-        known = [percent for percent in self.utilization[-count:] if percent != _UNKNOWN]
-        mean = round(sum(known) / len(known)) if known else _UNKNOWN
-        return max(self.memory[-count:], default=_UNKNOWN), mean
-
-
-class _Tier:
-    """Series of the same times."""
-
-    def __init__(self, points: int) -> None:
-        self._points = points
-        self.times = array("d")
-        self.series: dict[SeriesKey, _Columns] = {}
-
-    @property
-    def first_time(self) -> float:
-        return self.times[0] if self.times else 0.0
-
-    @property
-    def last_time(self) -> float:
-        return self.times[-1] if self.times else 0.0
-
-    def add(self, time: float, values: Mapping[SeriesKey, Value]) -> None:
-        """Add a point to every series, and begin those that are new."""
-        for key in values.keys() - self.series.keys():
-            gap = [_UNKNOWN] * len(self.times)
-            self.series[key] = _Columns(array("q", gap), array("h", gap), time)
-        self.times.append(time)
-        for key, columns in self.series.items():
-            value = values.get(key, _GAP)
-            columns.memory.append(value[0])
-            columns.utilization.append(value[1])
-            if value != _GAP:
-                columns.seen = time
-        if len(self.times) > self._points * (1 + _SPARE):
-            old = slice(0, len(self.times) - self._points)
-            del self.times[old]
-            for columns in self.series.values():
-                del columns.memory[old]
-                del columns.utilization[old]
-
-    def summary(self, count: int) -> dict[SeriesKey, Value]:
-        """What stands for the last `count` points of every series."""
-        return {key: columns.summary(count) for key, columns in self.series.items()}
-
-    def between(self, after: float, before: float = float("inf")) -> _Tier:
-        """A copy of the points later than `after` and earlier than `before`."""
-        part = slice(bisect_right(self.times, after), bisect_left(self.times, before))
-        copy = _Tier(self._points)
-        copy.times = self.times[part]
-        copy.series = {
-            key: _Columns(columns.memory[part], columns.utilization[part], columns.seen)
-            for key, columns in self.series.items()
-        }
-        return copy
-
-    def drop_gone(self, before: float) -> None:
-        """Forget the series of which nothing was known since."""
-        for key in [key for key, columns in self.series.items() if columns.seen < before]:
-            del self.series[key]
-
-
-def _values(snapshot: Snapshot) -> dict[SeriesKey, Value]:
-    values: dict[SeriesKey, Value] = {
-        ("", uuid): (
-            _UNKNOWN if usage.memory_used_bytes is None else usage.memory_used_bytes,
-            _UNKNOWN if usage.utilization_percent is None else round(usage.utilization_percent),
-        )
-        for uuid, usage in snapshot.survey.usage.items()
-    }
-    for (lease_id, uuid), use in snapshot.uses.items():
-        kernel_id = snapshot.lease_of[lease_id].owner.kernel_id
-        if kernel_id is not None:
-            # A kernel has two leases while it moves from one to the other.
-            memory, utilization = values.get((kernel_id, uuid), _GAP)
-            values[kernel_id, uuid] = (
-                memory if use.used_bytes is None else max(memory, use.used_bytes),
-                utilization if use.utilization_percent is None else max(utilization, round(use.utilization_percent)),
+    def _layout_of(self, snapshot: Snapshot) -> Layout:
+        devices = tuple(snapshot.survey.usage)
+        made_for = self._laid_out
+        # As long as the leases are the same ones, so are their holds and their order.
+        if made_for is None or made_for[0] is not snapshot.lease_of or made_for[1:] != (devices, len(snapshot.uses)):
+            self._laid_out = (snapshot.lease_of, devices, len(snapshot.uses))
+            kernels = [(snapshot.lease_of[lease_id].owner.kernel_id, uuid) for lease_id, uuid in snapshot.uses]
+            self._layout = (
+                *[("", uuid) for uuid in devices],
+                *[(kernel_id, uuid) if kernel_id else None for kernel_id, uuid in kernels],
             )
-    return values
+        return self._layout
 
 
-def _texts(parts: Sequence[_Tier]) -> Iterator[tuple[SeriesKey, str]]:
-    """The JSON of each series: its times and columns, without the moments of which nothing is known."""
-    # In many small steps: one big one would keep the event loop's thread waiting for the interpreter.
-    for key in dict.fromkeys(key for part in parts for key in part.series):
-        times: list[float] = []
-        memory: list[int | None] = []
-        utilization: list[int | None] = []
-        for part in parts:
-            columns = part.series.get(key)
-            if columns is not None:
-                for time, size, percent in zip(part.times, columns.memory, columns.utilization, strict=True):
-                    if size != _UNKNOWN or percent != _UNKNOWN:
-                        times.append(time)
-                        memory.append(None if size == _UNKNOWN else size)
-                        utilization.append(None if percent == _UNKNOWN else percent)
-        if times:
-            columns_text = json.dumps({"t": times, "memory": memory, "utilization": utilization}, separators=(",", ":"))
-            yield key, columns_text
+class _Columns(NamedTuple):
+    """One series as clients get it."""
+
+    t: list[float]
+    memory: list[int | None]
+    utilization: list[int | None]
+
+
+def _columns(rows: Iterable[_Row]) -> Iterator[tuple[SeriesKey, _Columns]]:
+    """Every series of the rows, without the moments of which nothing is known."""
+    found: dict[SeriesKey, _Columns] = {}
+    for layout, same in groupby(rows, lambda row: row.layout):
+        stretch = list(same)
+        times = [row.time for row in stretch]
+        memories = list(zip(*[row.memory for row in stretch], strict=True))
+        utilizations = list(zip(*[row.utilization for row in stretch], strict=True))
+        for key, places in _places(layout).items():
+            memory, utilization = memories[places[0]], utilizations[places[0]]
+            for place in places[1:]:
+                memory = tuple(map(max, memory, memories[place]))
+                utilization = tuple(map(max, utilization, utilizations[place]))
+            _append(found.setdefault(key, _Columns([], [], [])), times, memory, utilization)
+    yield from found.items()
+
+
+def _append(columns: _Columns, times: list[float], memory: Iterable[int], utilization: Iterable[int]) -> None:
+    for time, size, percent in zip(times, memory, utilization, strict=True):
+        if size != _UNKNOWN or percent != _UNKNOWN:
+            columns.t.append(time)
+            columns.memory.append(None if size == _UNKNOWN else size)
+            columns.utilization.append(None if percent == _UNKNOWN else percent)
+
+
+def _places(layout: Layout) -> dict[SeriesKey, list[int]]:
+    """Where the numbers of each series are. A kernel has two leases while it moves from one to the other."""
+    places: dict[SeriesKey, list[int]] = {}
+    for place, key in enumerate(layout):
+        if key is not None:
+            places.setdefault(key, []).append(place)
+    return places
+
+
+def _last_seen(rows: Iterable[_Row]) -> dict[SeriesKey, float]:
+    """When each series was there last."""
+    return {key: row.time for row in rows for key in row.layout if key is not None}
+
+
+def _summary(rows: list[_Row]) -> _Row:
+    """One row that stands for all of them."""
+    layout, memory, utilization = [], array("q"), array("h")
+    for key, columns in _columns(rows):
+        known = [percent for percent in columns.utilization if percent is not None]
+        layout.append(key)
+        memory.append(max((size for size in columns.memory if size is not None), default=_UNKNOWN))
+        utilization.append(round(sum(known) / len(known)) if known else _UNKNOWN)
+    return _Row(rows[-1].time, tuple(layout), memory, utilization)

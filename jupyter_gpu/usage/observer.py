@@ -11,11 +11,11 @@ import time
 from typing import TYPE_CHECKING
 
 from ..leases.lease import Lease, LeaseState
-from ..leases.ledger import device_states
+from ..leases.ledger import Holdings
 from .accounts import AccountBook
 from .attribution import attribute
 from .marks import Marks
-from .snapshot import ForeignProcess, Snapshot
+from .snapshot import Snapshot
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -23,10 +23,12 @@ if TYPE_CHECKING:
     from ..devices.device import Device
     from ..devices.processes import ProcessKey
     from ..host import GPUHost
-    from ..leases.survey import OnDevice, Survey, Taken
+    from ..leases.survey import Survey
 
 IDLE_PERCENT = 1.0
 _LEAST_STEP_S = 0.001
+_OTHERS_AGE_S = 1.5
+"""So old may be what is known of the leases of other servers and commands; one's own are known at once."""
 
 
 class Observer:
@@ -46,15 +48,26 @@ class Observer:
         self._idle_percent = idle_percent
         self._clock = clock
         self._lock = threading.Lock()
-        self._accounts = AccountBook(host.accounts.path, host.kinship.is_alive)
+        # On simulated devices nothing is known but from accounts.
+        self._accounts = AccountBook(host.accounts.path, host.kinship.is_alive, turns=1 if host.simulated else 3)
         self._marks = Marks()
         self._number = 0
         self._time = 0.0
         self._survey: Survey | None = None
+        self._revision = 0
+        self._revision_at = float("-inf")
         self._read: tuple[int, int, tuple[Device, ...]] | None = None
         self._leases: list[Lease] = []
         self._caps: Mapping[tuple[str, str], int | None] = {}
+        self._held: list[Lease] = []
+        self._holds: list[tuple[str, str]] = []
+        self._holdings: Mapping[str, Holdings] = {}
+        self._processes: dict[str, ProcessKey | None] = {}
         self._roots: dict[str, tuple[ProcessKey, ...]] = {}
+        self._ended: int | None = None
+        """How many processes had ended when all of those lived."""
+        self._alive: list[ProcessKey] = []
+        """The processes that have to live for nothing to have changed."""
         self._lease_of: dict[str, Lease] = {}
 
     def observe(self, survey: Survey) -> Snapshot:
@@ -66,47 +79,41 @@ class Observer:
         with self._lock:
             changes = self._host.changes
             read = self._read_ledger(changes, survey)
-            held = [lease for lease in self._leases if lease.state is LeaseState.HELD]
-            accounts = self._accounts.read(held, check=read)
-            seen = survey.by_device(survey.owners(self._roots))
-            accounted = {
-                lease_id: {uuid: device.used for uuid, device in account.devices.items()}
-                for lease_id, account in accounts.items()
-                if account.counts
-            }
-            in_use = {uuid: there.taken(survey.usage[uuid], accounted) for uuid, there in seen.items()}
-            uses = attribute(survey, seen, held, accounts, exact=self._host.simulated)
+            accounts = self._accounts.read(self._held, check=read)
+            seen = survey.by_device(self._roots)
+            uses = attribute(survey, seen, self._holds, accounts, exact=self._host.simulated)
             self._number += 1
             if survey is not self._survey:
                 # Clients ask for what is later than what they have: the clock may be set back, this may not.
                 self._survey, self._time = survey, round(max(self._clock(), self._time + _LEAST_STEP_S), 3)
+            marks, busy_at = self._marks.update(self._time, self._processes, uses, self._idle_percent)
             return Snapshot(
                 number=self._number,
                 time=self._time,
                 survey=survey,
                 leases=self._leases,
-                states={state.device.uuid: state for state in device_states(held, survey, in_use)},
                 caps=self._caps,
                 uses=uses,
-                marks=self._marks.update(self._time, self._lease_of, uses, self._idle_percent),
-                foreign={uuid: self._foreign(there, in_use[uuid]) for uuid, there in seen.items() if there.foreign},
+                marks=marks,
+                busy_at=busy_at,
                 process=self._host.process,
                 changes=changes,
                 lease_of=self._lease_of,
+                seen=seen,
+                holdings=self._holdings,
+                accounts=accounts,
+                name_of=self._host.kinship.name_of,
             )
 
-    def _foreign(self, there: OnDevice, taken: Taken) -> list[ForeignProcess]:
-        """The processes that no lease covers.
-
-        Those that cannot be found here may well be a lease's. They are listed only if it has to be somebody else's
-        memory that they hold.
-        """
-        name_of = self._host.kinship.name_of
-        return [
-            ForeignProcess(process.pid, name_of(process.pid) if process.lineage else None, process.memory_bytes)
-            for process in there.foreign
-            if process.lineage or taken.foreign_bytes
-        ]
+    def _all_live(self) -> bool:
+        """Whether nobody has died who could end a lease without a word."""
+        ended = self._host.kinship.ended
+        if ended is not None and ended == self._ended:
+            return True
+        if not self._host.kinship.all_alive(self._alive):
+            return False
+        self._ended = ended
+        return True
 
     def close(self) -> None:
         """Let go of all files."""
@@ -115,18 +122,22 @@ class Observer:
 
     def _read_ledger(self, changes: int, survey: Survey) -> bool:
         """Read the leases if they, or the caps that follow from them, may have changed; whether that was so."""
-        state = (changes, self._host.ledger.store.revision(), survey.inventory.devices)
-        # Whoever dies may end a lease without a word.
-        if state == self._read and self._host.kinship.all_alive(lease.process or lease.asker for lease in self._leases):
+        now = time.monotonic()
+        if now - self._revision_at > _OTHERS_AGE_S or self._read is None or changes != self._read[0]:
+            self._revision, self._revision_at = self._host.ledger.store.revision(), now
+        state = (changes, self._revision, survey.inventory.devices)
+        if state == self._read and self._all_live():
             return False
         self._leases = self._host.leases_now()
         self._read = state
         self._caps = self._host.caps_of(self._leases)
-        self._roots = {
-            lease.id: (lease.process,) if lease.process else ()
-            for lease in self._leases
-            if lease.state is LeaseState.HELD
-        }
+        self._held = [lease for lease in self._leases if lease.state is LeaseState.HELD]
+        self._holds = [(lease.id, hold.uuid) for lease in self._held for hold in lease.holds]
+        self._holdings = Holdings.of(self._held)
+        self._processes = {lease.id: lease.process for lease in self._held}
+        self._roots = {lease.id: (lease.process,) if lease.process else () for lease in self._held}
+        self._alive = [lease.process or lease.asker for lease in self._leases]
+        self._ended = None
         self._lease_of = {lease.id: lease for lease in self._leases}
         return True
 

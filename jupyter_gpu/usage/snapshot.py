@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
 
 from ..leases.lease import Lease, LeaseState
+from ..leases.ledger import NOTHING_HELD, NOTHING_TAKEN
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from ..devices.processes import ProcessKey
+    from ..leases.ledger import Holdings
     from ..leases.placement import DeviceState
-    from ..leases.survey import Survey
+    from ..leases.survey import OnDevice, Survey, Taken
+    from .accounts import LeaseAccount
     from .attribution import LeaseUse
     from .marks import Mark
 
@@ -36,24 +40,68 @@ class Snapshot:
     """When the devices were looked at, in seconds since the epoch; always later than that of an earlier look."""
     survey: Survey
     leases: Sequence[Lease]
-    states: Mapping[str, DeviceState]
-    """By UUID."""
     caps: Mapping[tuple[str, str], int | None]
     """By lease id and UUID."""
     uses: Mapping[tuple[str, str], LeaseUse]
     """By lease id and UUID."""
     marks: Mapping[tuple[str, str], Mark]
     """By lease id and UUID."""
-    foreign: Mapping[str, Sequence[ForeignProcess]]
-    """The processes on each device that no lease covers, by UUID."""
+    busy_at: Mapping[tuple[str, str], float]
+    """The time of the last sample in which a lease kept a device busy, by lease id and UUID."""
     process: ProcessKey
     """This server."""
+    seen: Mapping[str, OnDevice] = field(default_factory=dict)
+    """The processes on each device, by UUID."""
+    holdings: Mapping[str, Holdings] = field(default_factory=dict)
+    """What leases hold of each device, by UUID."""
+    accounts: Mapping[str, LeaseAccount] = field(default_factory=dict)
+    """What the account of each lease says, by lease id."""
+    name_of: Callable[[int], str | None] = lambda _: None
+    """The name of a process of this user, by pid."""
     changes: int = 0
     """`GPUHost.changes` when the ledger was read."""
     lease_of: Mapping[str, Lease] = field(default_factory=dict)
     """The leases by id."""
     stale: str | None = None
     """Why the devices were not looked at since, one sentence; `None` where they were."""
+
+    # What follows from the rest is worked out when it is asked for: most samples nobody asks.
+
+    @cached_property
+    def taken(self) -> Mapping[str, Taken]:
+        """Who has how much of each device in use, by UUID."""
+        accounted = {
+            lease_id: {uuid: device.used for uuid, device in account.devices.items()}
+            for lease_id, account in self.accounts.items()
+            if account.counts
+        }
+        return {uuid: there.taken(self.survey.usage[uuid], accounted) for uuid, there in self.seen.items()}
+
+    @cached_property
+    def states(self) -> Mapping[str, DeviceState]:
+        """What is reserved, foreign and in use on each device, by UUID."""
+        return {
+            device.uuid: self.holdings.get(device.uuid, NOTHING_HELD).state(
+                device, self.survey.usage.get(device.uuid), self.taken.get(device.uuid, NOTHING_TAKEN)
+            )
+            for device in self.survey.inventory.devices
+        }
+
+    def foreign_on(self, uuid: str) -> list[ForeignProcess]:
+        """The processes on a device that no lease covers.
+
+        Those that cannot be found here may well be a lease's. They are listed only if it has to be somebody else's
+        memory that they hold.
+        """
+        there = self.seen.get(uuid)
+        if there is None or not there.foreign:
+            return []
+        others_hold = self.taken[uuid].foreign_bytes > 0
+        return [
+            ForeignProcess(process.pid, self.name_of(process.pid) if process.lineage else None, process.memory_bytes)
+            for process in there.foreign
+            if process.lineage or others_hold
+        ]
 
     @property
     def held(self) -> list[Lease]:

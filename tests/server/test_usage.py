@@ -7,7 +7,6 @@ import datetime as dt
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,8 +17,6 @@ from kernel_client import printed
 from tornado.httpclient import HTTPClientError
 
 import jupyter_gpu
-from jupyter_gpu.kernels import KernelRecord
-from jupyter_gpu.leases.lease import Origin
 from jupyter_gpu.server.manager import GPUManager
 
 GIB = 1 << 30
@@ -222,22 +219,8 @@ class TestSixtyFourKernels:
     def manager(self, crowd: Crowd) -> Iterator[GPUManager]:
         host = crowd.host()
         leases = crowd.lease_all(host)
-        for lease, process in zip(leases, crowd.processes, strict=True):
-            host.kernels.add(
-                KernelRecord(
-                    kernel_id=lease.owner.kernel_id or "",
-                    kernel_name="python3",
-                    label=lease.owner.label,
-                    path=lease.owner.path,
-                    state="running",
-                    request=lease.request,
-                    origin=Origin.NOTEBOOK,
-                    lease_id=lease.id,
-                    pid=process.pid,
-                    layers=("interposer", "framework", "watchdog"),
-                )
-            )
-        manager = GPUManager(_server_with(crowd), host=host)
+        crowd.register(host, leases)
+        manager = GPUManager(crowd.server(), host=host)
         yield manager
         manager.close()
         host.close()
@@ -276,29 +259,3 @@ class TestSixtyFourKernels:
         after = (await manager.kernels()).content
         assert b"Something to know." in after
         assert b"Something to know." not in before
-
-
-def _server_with(crowd: Crowd) -> Any:
-    """What a server says of its kernels and sessions, without the sixty-four ipykernels."""
-    now = dt.datetime.now(dt.timezone.utc)
-    kernels = {
-        kernel_id: SimpleNamespace(kernel_name="python3", execution_state="idle", last_activity=now)
-        for kernel_id in crowd.kernel_ids
-    }
-
-    class Kernels(dict[str, Any]):
-        list_kernel_ids = dict.keys
-        get_kernel = dict.__getitem__
-
-    def sessions() -> list[dict[str, Any]]:
-        return [
-            {
-                "kernel": {"id": kernel_id},
-                "path": f"projects/vision/experiments/train-{number:02}.ipynb",
-                "name": f"train-{number:02}.ipynb",
-                "type": "notebook",
-            }
-            for number, kernel_id in enumerate(crowd.kernel_ids)
-        ]
-
-    return SimpleNamespace(kernel_manager=Kernels(kernels), session_manager=SimpleNamespace(list_sessions=sessions))

@@ -64,8 +64,10 @@ class LiveServer:
 
 
 @contextlib.contextmanager
-def live_server(root: Path, *arguments: str, environment: dict[str, str] | None = None) -> Iterator[LiveServer]:
-    """A server with its root directory at `root`, inside the `with`."""
+def live_server(
+    root: Path, *arguments: str, environment: dict[str, str] | None = None, python: str = sys.executable
+) -> Iterator[LiveServer]:
+    """A server of `python`'s packages with its root directory at `root`, inside the `with`."""
     root.mkdir(parents=True, exist_ok=True)
     token = secrets.token_hex(8)
     with socket.socket() as free:
@@ -81,7 +83,7 @@ def live_server(root: Path, *arguments: str, environment: dict[str, str] | None 
         **(environment or {}),
     }
     command = [
-        sys.executable, "-m", "jupyter", "server", "--no-browser", "--allow-root", f"--ServerApp.port={port}",
+        python, "-m", "jupyter", "server", "--no-browser", "--allow-root", f"--ServerApp.port={port}",
         "--ServerApp.port_retries=0", f"--IdentityProvider.token={token}", f"--ServerApp.root_dir={root}", *arguments,
     ]  # fmt: skip
     with log.open("wb") as output:

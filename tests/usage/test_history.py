@@ -54,14 +54,13 @@ def seen(
             },
         ),
         leases=list(leases.values()),
-        states={},
         caps={},
         uses={
             (leases[kernel_id].id, uuid): LeaseUse(memory, "nvml", percent)
             for (kernel_id, uuid), (memory, percent) in (kernels or {}).items()
         },
         marks={},
-        foreign={},
+        busy_at={},
         process=ME,
         lease_of={lease.id: lease for lease in leases.values()},
     )

@@ -1,0 +1,192 @@
+"""What one full sample costs: 8 GPUs, 64 processes, 64 kernels with a lease each.
+
+    python tests/benchmarks/sampler.py [ROUNDS]
+
+On the NVML stand-in, whose every call takes 50 µs (asking for PCIe throughput 20 ms, as NVML documents). A sample is
+all that the server's sampler does: the driver, whose processes they are, the ledger, the accounts, peaks and history.
+In turn with it: the bare pynvml calls for the same figures, which nobody can do without; and, in processes of their
+own, the snapshots of nvitop and gpustat. A quarter of the processes change between two rounds. The goals are at most
+1.5 times the CPU of the bare calls, and at least ten times less than the others, as the median of the rounds' ratios.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+sys.path[:0] = [str(Path(__file__).parent.parent / name) for name in ("native", "support")]
+
+from crowd import Crowd  # noqa: E402
+from peers import peer_python  # noqa: E402
+
+from jupyter_gpu.server.kernel_models import KernelModels  # noqa: E402
+from jupyter_gpu.server.models import devices_model  # noqa: E402
+from jupyter_gpu.usage.sampler import GPUSampler  # noqa: E402
+
+WARM_UP = 3
+PAUSE_S = 0.1
+"""Before each measurement: about one sample a second is taken, and each finds the caches as cold as in a server."""
+MOST_OF_BARE, LEAST_OF_PEERS = 1.5, 10.0
+_PEER = """
+import json, sys, time
+{setup}
+for line in sys.stdin:
+    wall, cpu = time.perf_counter(), time.process_time()
+    {snapshot}
+    print(json.dumps([time.process_time() - cpu, time.perf_counter() - wall]), flush=True)
+"""
+PEERS = {
+    "nvitop take_snapshots()": ("import nvitop", "nvitop.take_snapshots()"),
+    "gpustat new_query()": ("import gpustat", "gpustat.new_query()"),
+}
+BARE, BARE_WITH_GRAPHICS = "bare pynvml calls", "bare pynvml calls, graphics processes too"
+OURS = "one full sample"
+Cost = tuple[float, float]
+"""CPU and wall, in seconds."""
+
+
+def bare(pynvml: Any, handles: list[Any], *, graphics: bool) -> None:
+    """The pynvml calls for memory, utilisation, temperature, power, processes and their utilisation."""
+    for handle in handles:
+        pynvml.nvmlDeviceGetMemoryInfo(handle)
+        pynvml.nvmlDeviceGetUtilizationRates(handle)
+        pynvml.nvmlDeviceGetTemperature(handle, pynvml.NVML_TEMPERATURE_GPU)
+        pynvml.nvmlDeviceGetPowerUsage(handle)
+        pynvml.nvmlDeviceGetComputeRunningProcesses(handle)
+        if graphics:
+            pynvml.nvmlDeviceGetGraphicsRunningProcesses(handle)
+        pynvml.nvmlDeviceGetProcessUtilization(handle, 0)
+
+
+def timed(work: Callable[[], object]) -> Cost:
+    wall, cpu = time.perf_counter(), time.process_time()
+    work()
+    return time.process_time() - cpu, time.perf_counter() - wall
+
+
+class Peer:
+    """Another project's snapshot, taken in a process of its own whenever it is its turn."""
+
+    def __init__(self, python: Path, environment: dict[str, str], setup: str, snapshot: str) -> None:
+        self._process = subprocess.Popen(
+            [str(python), "-c", _PEER.format(setup=setup, snapshot=snapshot)],
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def cost(self) -> Cost:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write("\n")
+        self._process.stdin.flush()
+        cpu, wall = json.loads(self._process.stdout.readline())
+        return cpu, wall
+
+    def close(self) -> None:
+        self._process.kill()
+        self._process.communicate()
+
+
+def measure(crowd: Crowd, rounds: int) -> dict[str, list[Cost]]:
+    """The costs of all, taken in turn."""
+    import pynvml
+
+    host = crowd.host()
+    leases = crowd.lease_all(host)
+    crowd.register(host, leases)
+    sampler = GPUSampler(host=host)
+    pynvml.nvmlInit()
+    handles = [pynvml.nvmlDeviceGetHandleByIndex(index) for index in range(len(crowd.uuids))]
+    models = KernelModels(crowd.server(), host.kernels)
+    environment = {**os.environ, **crowd.stand_in.environment()}
+    peers = {name: Peer(peer_python(), environment, *commands) for name, commands in PEERS.items()}
+
+    def sample() -> None:
+        snapshot = sampler._sample()
+        assert len(snapshot.uses) == len(leases), snapshot  # type: ignore[union-attr]
+
+    def bodies() -> None:
+        assert sampler.last is not None
+        json.dumps(devices_model(sampler.last, simulated=False), separators=(",", ":")).encode()
+        json.dumps(models.table(sampler.last), separators=(",", ":")).encode()
+
+    work: dict[str, Callable[[], Cost]] = {
+        BARE: lambda: timed(lambda: bare(pynvml, handles, graphics=False)),
+        BARE_WITH_GRAPHICS: lambda: timed(lambda: bare(pynvml, handles, graphics=True)),
+        OURS: lambda: timed(sample),
+        "the two bodies that clients get of it": lambda: timed(bodies),
+        **{name: peer.cost for name, peer in peers.items()},
+    }
+    costs: dict[str, list[Cost]] = {name: [] for name in work}
+    try:
+        for number in range(WARM_UP + rounds):
+            crowd.work(number)
+            # Who goes first changes, so that nobody gains by the order.
+            for name in reversed(work) if number % 2 else work:
+                time.sleep(PAUSE_S)
+                pynvml.nvmlDeviceGetCount()  # the stand-in reads what has changed now, not while it is measured
+                cost = work[name]()
+                if number >= WARM_UP:
+                    costs[name].append(cost)
+    finally:
+        for peer in peers.values():
+            peer.close()
+    sampler.close()
+    pynvml.nvmlShutdown()
+    host.close()
+    return costs
+
+
+def report(costs: dict[str, list[Cost]]) -> None:
+    """Print the table, and whether all goals were met."""
+
+    def ratio(name: str, floor: str) -> float:
+        """How much more CPU one took than another, round by round."""
+        return statistics.median(a[0] / b[0] for a, b in zip(costs[name], costs[floor], strict=True))
+
+    print(f"{len(costs[OURS])} rounds")
+    print(f"{'':44}{'CPU, ms':>26}{'wall, ms':>12}{'CPU ÷ bare':>13}{'÷ ours':>9}")
+    print(f"{'':44}{'median':>9}{'p10':>8}{'p90':>9}{'median':>12}")
+    for name, each in costs.items():
+        cpus = sorted(1000 * cost[0] for cost in each)
+        low, high = cpus[len(cpus) // 10], cpus[-1 - len(cpus) // 10]
+        wall = 1000 * statistics.median(cost[1] for cost in each)
+        figures = f"{statistics.median(cpus):9.2f}{low:8.2f}{high:9.2f}{wall:12.2f}"
+        print(f"{name:44}{figures}{ratio(name, BARE):13.2f}{ratio(name, OURS):9.2f}")
+    more, least = ratio(OURS, BARE), min(ratio(name, OURS) for name in PEERS)
+    print(f"a sample is {more:.2f} times the bare calls, {ratio(OURS, BARE_WITH_GRAPHICS):.2f} with graphics processes")
+    met = more <= MOST_OF_BARE and least >= LEAST_OF_PEERS
+    print(
+        f"goals: at most {MOST_OF_BARE} times the bare calls, at least {LEAST_OF_PEERS:g} times less than the others "
+        f"({least:.1f} times): {'met' if met else 'MISSED'}"
+    )
+
+
+def main(rounds: int = 16) -> None:
+    """Run it on a host of its own."""
+    for name in ("JUPYTER_GPU_SIMULATE", "CUDA_VISIBLE_DEVICES"):
+        os.environ.pop(name, None)
+    with tempfile.TemporaryDirectory(prefix="jg-") as directory:
+        os.environ["JUPYTER_GPU_RUNTIME_DIR"] = f"{directory}/run"
+        crowd = Crowd(Path(directory))
+        try:
+            crowd.stand_in.set_latency(50)
+            crowd.stand_in.load()
+            costs = measure(crowd, rounds)
+        finally:
+            crowd.close()
+    report(costs)
+
+
+if __name__ == "__main__":
+    main(*map(int, sys.argv[1:2]))
