@@ -5,16 +5,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import threading
 import time
-from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from traitlets import Bool, Enum, Float, Type, Unicode, default, validate
 from traitlets.config import SingletonConfigurable
 
+from .background import SharedCall, in_daemon, in_thread
 from .devices.device import DeviceBackend, Inventory
 from .devices.processes import ProcessKey, process_key
 from .devices.simulation import SPECIFICATION_VARIABLE
@@ -22,30 +21,20 @@ from .devices.visible import visible_devices
 from .kernels import KernelRegister
 from .leases.kinship import Kinship
 from .leases.lease import Ask, Lease, LeaseState, Origin, Refusal
-from .leases.ledger import LeaseGone, Ledger, LedgerError
-from .leases.placement import DeviceState, check, resolve
+from .leases.ledger import Ledger, LedgerError
+from .leases.placement import check, resolve
 from .leases.request import GPURequest, RequestError, model_matches
 from .leases.survey import Survey, look
 from .limits.caps import AccountKeeper
 from .limits.environment import lease_variables
 from .limits.layers import LimitLayers
 from .paths import runtime_directory
+from .waiting import POLL_S, Waiting
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from traitlets import Bunch
-
-T = TypeVar("T")
-
-_POLL_S = 0.25
-"""How often a waiting request looks whether the ledger has changed."""
-_RETRY_S = 2.0
-"""How often it asks again all the same, since foreign processes come and go without a word."""
-
-
-class NotGranted(Exception):  # noqa: N818 - it names what happened
-    """A request that was not granted: refused, cancelled, or waited for too long. The message is for people."""
 
 
 class DriverSilent(Exception):  # noqa: N818 - it names what is the case
@@ -152,8 +141,7 @@ class GPUHost(SingletonConfigurable):
         self._last_look = 0.0
         self._stopping = False
         self._changes = 0
-        self._survey_lock = threading.RLock()
-        self._looking: Future[Survey] | None = None
+        self._looking = SharedCall(self.look_now, "gpu-look")
         me = process_key()
         assert me is not None
         self.process: ProcessKey = me
@@ -176,15 +164,14 @@ class GPUHost(SingletonConfigurable):
 
     async def close_within(self, timeout_s: float) -> None:
         """The same, but without waiting longer for a driver that hangs; a daemon thread waits on."""
-        closing: Future[None] = Future()
-        threading.Thread(target=_complete, args=(closing, self.close), daemon=True, name="gpu-close").start()
+        closing = asyncio.wrap_future(in_daemon(self.close, "gpu-close"))
         with contextlib.suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(asyncio.wrap_future(closing), timeout_s)
+            await asyncio.wait_for(closing, timeout_s)
 
     def look_soon(self, older_than_s: float = 0.0) -> None:
         """Have the devices looked at in the background, unless that was done in the last `older_than_s` seconds."""
         if self.last_survey is None or time.monotonic() - self._last_look >= older_than_s:
-            self._begin_look()
+            self._looking.begin()
 
     def look_now(self) -> Survey:
         """What is on the devices now."""
@@ -196,10 +183,6 @@ class GPUHost(SingletonConfigurable):
     def leases_now(self) -> list[Lease]:
         """All leases of this user on this host, and all requests that wait."""
         return self.ledger.leases()
-
-    def states_now(self, survey: Survey | None = None) -> list[DeviceState]:
-        """What is reserved, foreign and in use on every device."""
-        return self.ledger.states(survey or self.look_now())
 
     def check_now(self, request: GPURequest) -> None:
         """Nothing, if the request can ever be granted here.
@@ -234,13 +217,13 @@ class GPUHost(SingletonConfigurable):
             RequestError: it can never be granted.
             LedgerError: the ledger cannot be used.
         """
-        waiting = _Waiting(self, ask)
+        waiting = Waiting(self, ask)
         lease = waiting.step()
         if lease is None:
             assert waiting.lease is not None
             on_waiting(waiting.lease)
         while lease is None:
-            time.sleep(_POLL_S)
+            time.sleep(POLL_S)
             lease = waiting.step()
         return lease
 
@@ -267,7 +250,7 @@ class GPUHost(SingletonConfigurable):
         if self.last_survey is not None and time.monotonic() - self._last_look < younger_than_s:
             return self.last_survey
         try:
-            return await asyncio.wait_for(asyncio.wrap_future(self._begin_look()), self.survey_timeout_s)
+            return await asyncio.wait_for(asyncio.wrap_future(self._looking.begin()), self.survey_timeout_s)
         except asyncio.TimeoutError:
             if self.last_survey is None:
                 raise DriverSilent(
@@ -290,7 +273,7 @@ class GPUHost(SingletonConfigurable):
         """
         if self._stopping:
             ask = replace(ask, wait=False)
-        waiting = _Waiting(self, ask)
+        waiting = Waiting(self, ask)
         try:
             # A kernel that needs no device need not wait for a driver either.
             survey = Survey(Inventory()) if GPURequest.parse(ask.request).is_cpu else await self.survey()
@@ -299,7 +282,7 @@ class GPUHost(SingletonConfigurable):
                 assert waiting.lease is not None
                 on_waiting(waiting.lease)
             while lease is None:
-                await asyncio.sleep(_POLL_S)
+                await asyncio.sleep(POLL_S)
                 lease = await in_thread(waiting.step)
         except BaseException:
             with contextlib.suppress(Exception):
@@ -388,25 +371,6 @@ class GPUHost(SingletonConfigurable):
         """How often this process has changed the ledger."""
         return self._changes
 
-    def _begin_look(self) -> Future[Survey]:
-        """A look that is under way, or a new one. There is never more than one: a driver may hang for good.
-
-        Its thread is a daemon, which keeps no process from ending.
-        """
-        with self._survey_lock:
-            if self._looking is None or self._looking.done():
-                looking: Future[Survey] = Future()
-                thread = threading.Thread(target=_complete, args=(looking, self.look_now), daemon=True, name="gpu-look")
-                try:
-                    thread.start()
-                except RuntimeError:  # the interpreter shuts down
-                    _complete(looking, self.look_now)
-                self._looking = looking
-            # Each waiter gets a future of its own: cancelling one that timed out must not cancel the look.
-            mine: Future[Survey] = Future()
-            self._looking.add_done_callback(lambda done: _copy(done, mine))
-            return mine
-
     def _visible(self, inventory: Inventory) -> Inventory:
         """The devices that this process was started with, where its environment names some."""
         if not self.heed_cuda_visible_devices:
@@ -418,71 +382,3 @@ class GPUHost(SingletonConfigurable):
     def _ledger_changed(self, leases: Sequence[Lease]) -> Callable[[], None]:
         self._changes += 1
         return self.accounts.apply(leases)
-
-
-class _Waiting:
-    """A request on its way to a lease: asked when something may have changed, and now and then in any case."""
-
-    def __init__(self, host: GPUHost, ask: Ask) -> None:
-        self._host = host
-        self._ask = ask
-        self._seen: tuple[int, int] | None = None
-        self._asked = 0.0
-        self._began = time.monotonic()
-        self.lease: Lease | None = None
-
-    def step(self, survey: Survey | None = None) -> Lease | None:
-        """The lease if it is granted, `None` while it waits."""
-        host, ask = self._host, self._ask
-        now = time.monotonic()
-        if self.lease is not None:
-            seen = (host.ledger.store.revision(), host.changes)
-            if seen == self._seen and now - self._asked < _RETRY_S:
-                return None
-            try:
-                host.ledger.confirm_waiting(ask.id)
-            except LeaseGone:
-                raise NotGranted(f"The request {ask.request} for {ask.owner.label} was cancelled.") from None
-        answer = host.ask_now(ask, survey)
-        self._asked = now
-        self._seen = (host.ledger.store.revision(), host.changes)
-        if isinstance(answer, Refusal):
-            raise NotGranted(f"{ask.owner.label} {answer.message}.")
-        self.lease = answer
-        if answer.state is LeaseState.HELD:
-            return answer
-        limit = host.wait_limit_s
-        if limit and now - self._began > limit:
-            host.ledger.cancel(ask.id)
-            raise NotGranted(f"{ask.owner.label} {answer.message}; it has waited for {limit:g} s, which is the limit.")
-        return None
-
-
-def _complete(future: Future[T], function: Callable[[], T]) -> None:
-    try:
-        future.set_result(function())
-    except BaseException as error:  # noqa: BLE001 - it is raised where the result is awaited
-        future.set_exception(error)
-
-
-def _copy(done: Future[T], copy: Future[T]) -> None:
-    if not copy.set_running_or_notify_cancel():
-        return
-    error = done.exception()
-    if error is None:
-        copy.set_result(done.result())
-    else:
-        copy.set_exception(error)
-
-
-async def in_thread(function: Callable[..., T], *args: Any) -> T:
-    """The result of a blocking function, run in a thread where there can still be threads.
-
-    When the interpreter shuts down, no more threads can be started, but kernels are still being cleaned up.
-    """
-    try:
-        return await asyncio.to_thread(function, *args)
-    except RuntimeError as error:
-        if "shutdown" not in str(error):
-            raise
-        return function(*args)

@@ -18,8 +18,9 @@ from jupyter_client.connect import LocalPortCache
 from jupyter_client.provisioning.local_provisioner import LocalProvisioner
 from traitlets import Unicode
 
+from .background import in_thread
 from .devices.processes import process_key
-from .host import GPUHost, NotGranted, in_thread
+from .host import GPUHost
 from .kernel.injection import magic_variables
 from .kernels import KernelRecord
 from .leases.lease import Ask, Lease, LeaseState, Origin, Owner, Refusal
@@ -27,6 +28,7 @@ from .leases.ledger import LeaseGone
 from .leases.request import CPU, GPURequest, RequestError
 from .limits.environment import kernel_environment
 from .notebook import notebook_request
+from .waiting import NotGranted
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -18,9 +18,10 @@ from jupyter_client.manager import AsyncKernelManager
 from jupyter_client.provisioning.factory import KernelProvisionerFactory
 from kernel_client import environment_of, held, printed, running, until, waiting
 
-from jupyter_gpu.host import GPUHost, NotGranted
+from jupyter_gpu.host import GPUHost
 from jupyter_gpu.leases.lease import Ask, Origin, Owner
 from jupyter_gpu.provisioner import GPUProvisioner
+from jupyter_gpu.waiting import NotGranted
 
 
 @pytest.fixture(autouse=True)

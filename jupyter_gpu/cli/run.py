@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING
 
 from traitlets import Bool, Unicode
 
-from ..host import NotGranted
 from ..leases.lease import Ask, Origin, Owner
 from ..leases.ledger import LeaseGone
 from ..leases.request import GPURequest
 from ..limits.environment import kernel_environment
+from ..waiting import NotGranted
 from .base import GPUCommand, plain
 
 if TYPE_CHECKING:

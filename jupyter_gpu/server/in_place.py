@@ -8,12 +8,14 @@ from __future__ import annotations
 import uuid
 from typing import TYPE_CHECKING
 
+from ..background import in_thread
 from ..devices.processes import process_key
-from ..host import DriverSilent, NotGranted, in_thread
+from ..host import DriverSilent
 from ..leases.lease import Ask, Origin, Owner
 from ..leases.ledger import LeaseGone, LedgerError
 from ..leases.request import GPURequest, RequestError
 from ..provisioner import GPUProvisioner
+from ..waiting import NotGranted
 from .manager import BadRequest, Conflict, Unavailable
 
 if TYPE_CHECKING:

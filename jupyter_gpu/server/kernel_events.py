@@ -13,8 +13,9 @@ from jupyter_events import EventLogger
 from traitlets import Bool, Float, Instance
 from traitlets.config import LoggingConfigurable
 
+from ..background import in_thread
 from ..devices.amount import readable_amount
-from ..host import GPUHost, in_thread
+from ..host import GPUHost
 from ..usage.sampler import GPUSampler, Need
 
 if TYPE_CHECKING:

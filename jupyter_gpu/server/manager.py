@@ -12,11 +12,13 @@ from traitlets import Instance, default
 from traitlets.config import LoggingConfigurable
 
 from .. import __version__
-from ..host import DriverSilent, GPUHost, NotGranted, in_thread
+from ..background import in_thread
+from ..host import DriverSilent, GPUHost
 from ..leases.lease import Ask, Lease, LeaseState, Origin, Owner, Refusal
 from ..leases.ledger import LeaseGone, LedgerError
 from ..leases.request import GPURequest, RequestError
 from ..usage.sampler import GPUSampler
+from ..waiting import NotGranted
 from .bodies import Bodies, Body
 from .kernel_models import KernelModels
 from .models import JSON, Snapshot, devices_model, problems_model, queue_entries

@@ -25,8 +25,8 @@ from tornado.netutil import bind_unix_socket
 from traitlets import Instance
 from traitlets.config import LoggingConfigurable
 
+from ..background import in_thread
 from ..devices.processes import ProcessKey, environment_value, is_alive, process_key, process_stat
-from ..host import in_thread
 from ..leases.survey import LEASE_VARIABLE
 from ..paths import UnsafeDirectory, private_directory
 from .handlers import DevicesHandler, KernelHandler, QueueHandler, StatusHandler

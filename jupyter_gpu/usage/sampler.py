@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from traitlets import Float, Instance, Int
 from traitlets.config import LoggingConfigurable
 
-from ..host import DriverSilent, GPUHost, in_thread
+from ..background import in_thread
+from ..host import DriverSilent, GPUHost
 from ..leases.ledger import LedgerError
 from .history import History
 from .observer import IDLE_PERCENT, Observer
