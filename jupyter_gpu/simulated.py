@@ -97,10 +97,11 @@ def allocate(amount: str | int, device: int = 0) -> Allocation:
     if size < 1:
         raise ValueError(f"{amount!r} is not an amount of memory; write something like '2GiB'")
     account = _account()
-    if not 0 <= device < len(account.uuids):
-        there_is = f"devices 0 to {len(account.uuids) - 1}" if account.uuids else "no device"
+    uuids = _seen(account)
+    if not 0 <= device < len(uuids):
+        there_is = f"devices 0 to {len(uuids) - 1}" if uuids else "no device"
         raise RuntimeError(f"there is no simulated device {device!r} in this process; it has {there_is}")
-    uuid = account.uuids[device]
+    uuid = uuids[device]
     with _device_lock():
         _refuse_beyond_device(account, uuid, size)
         account.allocate(uuid, size)
@@ -136,6 +137,12 @@ def _account() -> Account:
             else:
                 _accounts[key] = _unleased_account()
         return _accounts[key]
+
+
+def _seen(account: Account) -> Sequence[str]:
+    """The devices of the account, or those of them that a worker process was left by CUDA_VISIBLE_DEVICES."""
+    names = [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")]
+    return names if set(names) <= set(account.uuids) else account.uuids
 
 
 def _runtime() -> Path:

@@ -225,6 +225,14 @@ def test_without_simulated_gpus_the_error_says_how_to_have_some(kernels: Any) ->
     assert "JUPYTER_GPU_SIMULATE is not set" in kernels()("gpu.allocate('1GiB')")
 
 
+def test_a_worker_that_was_left_one_of_the_devices_counts_from_that(kernels: Any, tmp_path: Path) -> None:
+    path = tmp_path / "two"
+    Account.create(path, "lease-2", [(uuid, None, 40 * GIB) for uuid in UUIDS[:2]]).close()
+    worker = kernels(JUPYTER_GPU_ACCOUNT=str(path), CUDA_VISIBLE_DEVICES=UUIDS[1])
+    assert worker("gpu.allocate('1GiB').uuid") == UUIDS[1]
+    assert "it has devices 0 to 0" in worker("gpu.allocate('1GiB', device=1)")
+
+
 def test_a_device_that_the_process_does_not_have_is_refused(kernels: Any, account: Path) -> None:
     kernel = kernels(JUPYTER_GPU_ACCOUNT=str(account))
     assert "no simulated device 1 in this process; it has devices 0 to 0" in kernel("gpu.allocate('1GiB', device=1)")
