@@ -64,6 +64,29 @@ export function keepRequest(notebook: INotebookModel, request: string): void {
   }
 }
 
+/** Whether a notebook's kernel is to be left alone however long it computes nothing. */
+export function isKeptWhenIdle(notebook: INotebookModel): boolean {
+  return ours(notebook)?.[KEPT_KEY] === true;
+}
+
+/** Have a notebook say that its kernel is to be left alone when idle, or no longer say so. */
+export function keepWhenIdle(notebook: INotebookModel, isKept: boolean): void {
+  if (isKeptWhenIdle(notebook) === isKept) {
+    return;
+  }
+  const said = { ...ours(notebook) };
+  delete said[KEPT_KEY];
+  if (isKept) {
+    notebook.setMetadata(METADATA_KEY, { ...said, [KEPT_KEY]: true });
+  } else if (Object.keys(said).length) {
+    notebook.setMetadata(METADATA_KEY, said);
+  } else {
+    notebook.deleteMetadata(METADATA_KEY);
+  }
+}
+
+const KEPT_KEY = 'keep_when_idle';
+
 function ours(notebook: INotebookModel): PartialJSONObject | null {
   const found: unknown = notebook.getMetadata(METADATA_KEY);
   return found && typeof found === 'object' && !Array.isArray(found)

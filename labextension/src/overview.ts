@@ -8,6 +8,7 @@ import { LeaseColours } from './colours';
 import {
   Hold,
   IDevice,
+  IdlePolicy,
   IKernel,
   IKernelDevice,
   ILease,
@@ -56,6 +57,10 @@ export interface IRow {
   readonly utilization_reason: string | null;
   /** Full minutes; null where it is busy, or where that is unknown. */
   readonly idle_min: number | null;
+  /** What the server does about its idleness, or `kept` where a person wants nothing done; null for nothing. */
+  readonly idle_policy: IdlePolicy | 'kept' | null;
+  /** Full minutes until then; null where nothing is going to be done. */
+  readonly idle_left_min: number | null;
   readonly pending_request: string | null;
   /** The indices of the other devices that the lease holds, such as `1, 2`. */
   readonly alsoOn: string;
@@ -237,7 +242,13 @@ export class Overviews {
     const rows = matches(words, own)
       ? all
       : all.filter(row =>
-          matches(words, [...own, row.label, row.path, row.condition])
+          matches(words, [
+            ...own,
+            row.label,
+            row.path,
+            row.condition,
+            row.idle_policy && `idle ${row.idle_policy}`
+          ])
         );
     if (words.length && !rows.length && !matches(words, own)) {
       return [];
@@ -287,6 +298,7 @@ export class Overviews {
       utilization_percent: usage?.utilization_percent ?? null,
       utilization_reason: usage?.reasons['utilization_percent'] ?? null,
       idle_min: idleMinutes(kernel, facts.time),
+      ...idleOutlook(kernel, facts.time),
       pending_request: kernel?.pending_request ?? null,
       alsoOn: otherDevices(kernel, usage)
     };
@@ -397,10 +409,25 @@ function plainCondition(kernel: IKernel): Condition {
 }
 
 function idleMinutes(kernel: IKernel | null, now: number): number | null {
-  if (!kernel || kernel.idle_since === null) {
-    return null;
+  const since = kernel?.idle_since ?? kernel?.idle?.since ?? null;
+  return since === null ? null : Math.max(0, Math.floor((now - since) / 60));
+}
+
+function idleOutlook(
+  kernel: IKernel | null,
+  now: number
+): Pick<IRow, 'idle_policy' | 'idle_left_min'> {
+  const idle = kernel?.idle ?? null;
+  if (!idle) {
+    return { idle_policy: null, idle_left_min: null };
   }
-  return Math.max(0, Math.floor((now - kernel.idle_since) / 60));
+  const isSpared = idle.exempt || idle.action_at === null;
+  return {
+    idle_policy: idle.exempt ? 'kept' : idle.policy,
+    idle_left_min: isSpared
+      ? null
+      : Math.max(1, Math.ceil((idle.action_at! - now) / 60))
+  };
 }
 
 function otherDevices(

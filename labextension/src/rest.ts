@@ -153,6 +153,19 @@ export interface IKernelDevice {
   readonly reasons: Reasons;
 }
 
+/** What becomes of a kernel that holds a GPU's memory and computes nothing: it is told of, loses its hold, or ends. */
+export type IdlePolicy = 'mark' | 'downgrade' | 'shut-down';
+
+/** That a kernel holds a GPU's memory and has computed nothing for as long as the server minds. */
+export interface IIdle {
+  readonly since: number;
+  readonly policy: IdlePolicy;
+  /** When something is done about it; null where nothing is. */
+  readonly action_at: number | null;
+  /** Whether a person wants it kept all the same. */
+  readonly exempt: boolean;
+}
+
 /** One kernel of this server. */
 export interface IKernel {
   readonly kernel_id: string;
@@ -173,6 +186,8 @@ export interface IKernel {
   readonly notices: readonly string[];
   readonly pid: number | null;
   readonly idle_since: number | null;
+  /** Null for a kernel that nobody minds; absent where the server has no such policy. */
+  readonly idle?: IIdle | null;
   readonly layers: readonly string[];
   readonly devices: readonly IKernelDevice[];
 }
@@ -187,8 +202,10 @@ export interface IKernels {
 
 /** Body of `PATCH kernels/<id>`. */
 export interface IKernelChange {
-  readonly request: string;
+  readonly request?: string;
   readonly restart?: boolean;
+  /** Leave it alone however long it computes nothing. */
+  readonly keep_when_idle?: boolean;
 }
 
 /** Answer of `PATCH kernels/<id>`. */

@@ -27,7 +27,7 @@ export namespace CommandIDs {
   /** Show the panel. */
   export const showPanel = 'jupyter-gpu:show-panel';
   /**
-   * Choose a kernel's GPU and memory. As for the next four, argument `kernelId` names the kernel; without it, it is
+   * Choose a kernel's GPU and memory. As for the next five, argument `kernelId` names the kernel; without it, it is
    * the current notebook's or console's.
    */
   export const changeGPU = 'jupyter-gpu:change';
@@ -39,6 +39,11 @@ export namespace CommandIDs {
   export const restart = 'jupyter-gpu:restart';
   /** Shut a kernel down, after asking. */
   export const shutDown = 'jupyter-gpu:shut-down';
+  /**
+   * Leave a kernel alone, or no longer, however long it computes nothing. Argument `isKept` says which; without it, it
+   * is the other of the two.
+   */
+  export const keepWhenIdle = 'jupyter-gpu:keep-when-idle';
   /** Show what a GPU (argument `uuid`) or a kernel (argument `kernelId`) used over time. */
   export const showDetails = 'jupyter-gpu:show-details';
 }

@@ -1,6 +1,7 @@
 import { Notification } from '@jupyterlab/apputils';
 import { Event } from '@jupyterlab/services';
 import { TranslationBundle } from '@jupyterlab/translation';
+import { ReadonlyPartialJSONObject } from '@lumino/coreutils';
 import { IDisposable } from '@lumino/disposable';
 import { Signal } from '@lumino/signaling';
 
@@ -10,15 +11,29 @@ import { CommandIDs } from './tokens';
 const SHOWN_MS = 10_000;
 
 /** What the server tells on its event bus (`jupyter_gpu/server/events/`), as far as a person wants to know. */
-const NOTICES: { readonly [event: string]: 'warning' | 'error' } = {
-  'https://schema.jupyter.org/jupyter_gpu/memory/v1 near-cap': 'warning',
-  'https://schema.jupyter.org/jupyter_gpu/memory/v1 over-cap': 'error',
-  'https://schema.jupyter.org/jupyter_gpu/lease/v1 gpu-lost': 'error',
-  'https://schema.jupyter.org/jupyter_gpu/lease/v1 lease-lost': 'error'
+const NOTICES: { readonly [event: string]: INotice } = {
+  'memory/v1 near-cap': { type: 'warning', offers: 'change' },
+  'memory/v1 over-cap': { type: 'error', offers: 'change' },
+  'lease/v1 gpu-lost': { type: 'error', offers: 'change' },
+  'lease/v1 lease-lost': { type: 'error', offers: 'change' },
+  'idle/v1 idle': { type: 'info', offers: 'keep' },
+  'idle/v1 warned': { type: 'warning', offers: 'keep' },
+  'idle/v1 downgraded': { type: 'warning', offers: 'change' },
+  'idle/v1 shut-down': { type: 'warning', offers: 'nothing' }
 };
 
+/** How a person is told of an event. */
+interface INotice {
+  readonly type: 'info' | 'warning' | 'error';
+  /** What can be done about it. */
+  readonly offers: 'change' | 'keep' | 'nothing';
+}
+
+/** What the names of the server's events begin with. */
+const SCHEMAS = 'https://schema.jupyter.org/jupyter_gpu/';
+
 /**
- * Tells when a kernel nears its cap, passes it, or loses its GPU.
+ * Tells when a kernel nears its cap, passes it, loses its GPU, or holds a GPU for nothing.
  *
  * When that is news the server decides; that a kernel waits, and has waited, is told by `WaitingNotices`.
  */
@@ -44,24 +59,47 @@ export class UsageNotices implements IDisposable {
 
   private _onEvent(_: Event.IManager, emission: Event.Emission): void {
     const { schema_id, event, message, kernel_id } = emission;
-    const type = NOTICES[`${schema_id} ${String(event)}`];
-    if (!type || typeof message !== 'string' || !this._options.enabled()) {
+    if (!schema_id.startsWith(SCHEMAS)) {
       return;
     }
-    const { trans, run } = this._options;
-    this._notify(message, type, {
+    const name = `${schema_id.slice(SCHEMAS.length)} ${String(event)}`;
+    const notice = NOTICES[name];
+    if (!notice || typeof message !== 'string' || !this._options.enabled()) {
+      return;
+    }
+    this._notify(message, notice.type, {
       autoClose: SHOWN_MS,
       actions:
-        typeof kernel_id === 'string'
-          ? [
-              {
-                label: trans.__('Change'),
-                caption: trans.__('Choose another GPU or more memory'),
-                callback: () => run(CommandIDs.changeGPU, kernel_id)
-              }
-            ]
-          : []
+        typeof kernel_id === 'string' ? this._actions(notice, kernel_id) : []
     });
+  }
+
+  private _actions(
+    { offers }: INotice,
+    kernelId: string
+  ): Notification.IAction[] {
+    const { trans, run } = this._options;
+    switch (offers) {
+      case 'change':
+        return [
+          {
+            label: trans.__('Change'),
+            caption: trans.__('Choose another GPU or more memory'),
+            callback: () => run(CommandIDs.changeGPU, { kernelId })
+          }
+        ];
+      case 'keep':
+        return [
+          {
+            label: trans.__('Keep'),
+            caption: trans.__('Leave this kernel alone when it is idle'),
+            callback: () =>
+              run(CommandIDs.keepWhenIdle, { kernelId, isKept: true })
+          }
+        ];
+      case 'nothing':
+        return [];
+    }
   }
 
   private readonly _options: UsageNotices.IOptions;
@@ -77,7 +115,7 @@ export namespace UsageNotices {
     /** Whether a person wants to be told. */
     enabled: () => boolean;
     /** Run one of the commands for a kernel. */
-    run: (command: string, kernelId: string) => void;
+    run: (command: string, args: ReadonlyPartialJSONObject) => void;
     /** Where notifications go; the default is JupyterLab's own. */
     notify?: Notify;
   }

@@ -46,15 +46,34 @@ export function GPUForm(props: IGPUFormProps): JSX.Element {
       </fieldset>
       <p
         className="jp-gpu-Form-outlook"
-        role="status"
-        aria-live="polite"
         data-tone={disabled === null ? announcement.tone : 'plain'}
       >
         {disabled ?? announcement.text}
       </p>
+      <Spoken
+        text={disabled ?? announcement.text}
+        occasion={JSON.stringify([
+          value.choice,
+          value.written,
+          announcement.tone,
+          announcement.verdict,
+          announcement.effect,
+          disabled
+        ])}
+      />
     </div>
   );
 }
+
+/** What a screen reader says of a choice: once for each, not whenever a figure in it moves. */
+const Spoken = React.memo(
+  ({ text }: { text: string; occasion: string }): JSX.Element => (
+    <p className="jp-gpu-VisuallyHidden" role="status" aria-live="polite">
+      {text}
+    </p>
+  ),
+  (a, b) => a.occasion === b.occasion
+);
 
 function Devices(props: IGPUFormProps & { name: string }): JSX.Element {
   const { trans, value, onChange, devices, isOwn } = props;

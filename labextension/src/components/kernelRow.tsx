@@ -30,6 +30,7 @@ export const KernelRow = React.memo(
         className="jp-gpu-Row jp-gpu-mod-figures"
         data-condition={row.condition}
         data-brief={briefly(row)}
+        data-idle={row.idle_policy ?? undefined}
         data-series={row.colour}
         data-kernel={row.kernelId ?? undefined}
       >
@@ -66,6 +67,11 @@ export const KernelRow = React.memo(
         {row.pending_request !== null && (
           <span className="jp-gpu-Row-remark">
             {trans.__('%1 from the next restart on', row.pending_request)}
+          </span>
+        )}
+        {row.idle_policy !== null && (
+          <span className="jp-gpu-Row-remark jp-gpu-Row-idle">
+            {idleText(row, trans)}
           </span>
         )}
       </li>
@@ -221,6 +227,29 @@ function stateText(row: IRow, trans: TranslationBundle): string {
     return trans.__('idle %1', readableDuration(60 * row.idle_min, trans));
   }
   return conditionText(row.condition, trans);
+}
+
+/** What comes of holding memory without computing, in a sentence. */
+function idleText(row: IRow, trans: TranslationBundle): string {
+  const { idle_policy, idle_left_min } = row;
+  const left =
+    idle_left_min === null ? null : readableDuration(60 * idle_left_min, trans);
+  switch (idle_policy) {
+    case 'kept':
+      return trans.__('Holds its memory without computing; it is kept.');
+    case 'downgrade':
+      return left === null
+        ? trans.__(
+            'It computed nothing, so its memory is not reserved any more.'
+          )
+        : trans.__('Its reservation ends in %1, unless it computes.', left);
+    case 'shut-down':
+      return left === null
+        ? trans.__('Holds its memory without computing.')
+        : trans.__('It is shut down in %1, unless it computes.', left);
+    default:
+      return trans.__('Holds its memory without computing.');
+  }
 }
 
 function memoryTitle(row: IRow, trans: TranslationBundle): string {

@@ -13,6 +13,7 @@ import { ReadonlyPartialJSONObject } from '@lumino/coreutils';
 
 import { GPUError, messageOf } from '../api';
 import { GPUChange } from '../gpuChange';
+import { IdleKernels } from '../idleKernels';
 import { KernelActions } from '../kernelActions';
 import { IOpenKernels, OpenKernels } from '../openKernels';
 import { CommandIDs, IGPUModel, TRANSLATION_DOMAIN } from '../tokens';
@@ -40,6 +41,7 @@ const plugin: JupyterFrontEndPlugin<void> = {
     const { commands } = app;
     const actions = new KernelActions({ app, open, dialogs, trans });
     const change = new GPUChange({ model, open, trans });
+    const idle = new IdleKernels(model, open);
 
     const kernelOf = (args: ReadonlyPartialJSONObject): string | null =>
       (args['kernelId'] as string | undefined) ??
@@ -49,15 +51,17 @@ const plugin: JupyterFrontEndPlugin<void> = {
     const add = (
       id: string,
       label: string,
-      act: (kernelId: string) => Promise<void>
+      act: (kernelId: string, args: ReadonlyPartialJSONObject) => Promise<void>,
+      options: Partial<Parameters<typeof commands.addCommand>[1]> = {}
     ) =>
       commands.addCommand(id, {
+        ...options,
         label,
         isEnabled: args => kernelOf(args) !== null,
         execute: async args => {
           const kernelId = kernelOf(args);
           if (kernelId !== null) {
-            await act(kernelId);
+            await act(kernelId, args);
           }
         },
         describedBy: {
@@ -88,6 +92,20 @@ const plugin: JupyterFrontEndPlugin<void> = {
     );
     add(CommandIDs.shutDown, trans.__('Shut Down Kernel…'), id =>
       actions.shutDown(id)
+    );
+    add(
+      CommandIDs.keepWhenIdle,
+      trans.__('Keep When Idle'),
+      (id, { isKept }) =>
+        idle.keep(id, typeof isKept === 'boolean' ? isKept : !idle.isKept(id)),
+      {
+        caption: trans.__(
+          'Leave this kernel alone, however long it holds memory without computing'
+        ),
+        isToggleable: true,
+        isToggled: args => idle.isKept(kernelOf(args) ?? ''),
+        isVisible: args => idle.isMinded(kernelOf(args) ?? '')
+      }
     );
     commands.addCommand(CommandIDs.cancelWaiting, {
       label: trans.__('Stop Waiting for a GPU'),

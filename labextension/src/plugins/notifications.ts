@@ -14,8 +14,11 @@ import { SETTINGS_ID } from './model';
 /** How often to look at the queue while a kernel of this page is about to start. */
 const LAUNCHING_INTERVAL_MS = 1_000;
 
-/** How often to look otherwise, for launches that began elsewhere or before the page was loaded again. */
-const RESTING_INTERVAL_MS = 20_000;
+/** How often to look while something waits, since a wait that is given up elsewhere is no event. */
+const WAITING_INTERVAL_MS = 3_000;
+
+/** The event of a wait, or of its end, wherever the launch began. */
+const LEASE_SCHEMA = 'https://schema.jupyter.org/jupyter_gpu/lease/v1';
 
 /** Shows which kernels wait for a GPU, and what the server says of a kernel's start. */
 const plugin: JupyterFrontEndPlugin<void> = {
@@ -26,7 +29,7 @@ const plugin: JupyterFrontEndPlugin<void> = {
   requires: [IGPUModel, ILaunches],
   optional: [ISettingRegistry, ITranslator],
   activate: (
-    _app: JupyterFrontEnd,
+    app: JupyterFrontEnd,
     model: IGPUModel,
     launches: ILaunches,
     settingRegistry: ISettingRegistry | null,
@@ -34,7 +37,22 @@ const plugin: JupyterFrontEndPlugin<void> = {
   ): void => {
     const trans = (translator ?? nullTranslator).load(TRANSLATION_DOMAIN);
 
-    model.queue.watch({ interval_ms: RESTING_INTERVAL_MS });
+    const look = () => void model.queue.refresh().catch(() => undefined); // The feed says so.
+    app.serviceManager.events.stream.connect((_, { schema_id }) => {
+      if (schema_id === LEASE_SCHEMA) {
+        look();
+      }
+    });
+    let waits: IDisposable | null = null;
+    model.queue.changed.connect(() => {
+      const isEmpty = !model.queue.value?.entries.some(entry => entry.mine);
+      if (isEmpty) {
+        waits?.dispose();
+        waits = null;
+      } else {
+        waits ??= model.queue.watch({ interval_ms: WAITING_INTERVAL_MS });
+      }
+    });
     let launching: IDisposable | null = null;
     const followLaunches = () => {
       launching?.dispose();
@@ -43,7 +61,7 @@ const plugin: JupyterFrontEndPlugin<void> = {
         : null;
       if (!launching) {
         // A wait that has just ended should not stay on the screen until the next look.
-        model.queue.refresh().catch(() => undefined);
+        look();
       }
     };
     launches.pendingChanged.connect(followLaunches);

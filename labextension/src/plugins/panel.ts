@@ -98,6 +98,8 @@ function kernelMenu(app: JupyterFrontEnd, kernelId: string): Menu {
       .forEach(command => menu.addItem({ command, args }));
   add(CommandIDs.showKernel, CommandIDs.changeGPU, CommandIDs.showDetails);
   menu.addItem({ type: 'separator' });
+  add(CommandIDs.keepWhenIdle);
+  menu.addItem({ type: 'separator' });
   add(CommandIDs.interrupt, CommandIDs.restart, CommandIDs.shutDown);
   menu.aboutToClose.connect(() => {
     // Not yet: the item that was chosen is run after the menu has closed.

@@ -9,11 +9,11 @@ import { TRANSLATION_DOMAIN } from '../tokens';
 import { UsageNotices } from '../usageNotices';
 import { SETTINGS_ID } from './model';
 
-/** Tells when a kernel nears its cap, passes it, or loses its GPU. */
+/** Tells when a kernel nears its cap, passes it, loses its GPU, or holds a GPU for nothing. */
 const plugin: JupyterFrontEndPlugin<void> = {
   id: 'jupyter-gpu:usage-notices',
   description:
-    'Tells when a kernel nears its cap, passes it, or loses its GPU.',
+    'Tells when a kernel nears its cap, passes it, loses its GPU, or holds a GPU for nothing.',
   autoStart: true,
   optional: [ISettingRegistry, ITranslator],
   activate: (
@@ -26,8 +26,7 @@ const plugin: JupyterFrontEndPlugin<void> = {
       events: app.serviceManager.events.stream,
       trans: (translator ?? nullTranslator).load(TRANSLATION_DOMAIN),
       enabled: () => isWanted,
-      run: (command, kernelId) =>
-        void app.commands.execute(command, { kernelId })
+      run: (command, args) => void app.commands.execute(command, args)
     });
     settingRegistry
       ?.load(SETTINGS_ID)
