@@ -28,6 +28,7 @@ from .leases.ledger import LeaseGone
 from .leases.request import CPU, GPURequest, RequestError
 from .limits.environment import kernel_environment
 from .notebook import notebook_request
+from .plain import plain
 from .waiting import NotGranted
 
 if TYPE_CHECKING:
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
 
 REQUEST_VARIABLE = "JUPYTER_GPU"
 _SESSION_VARIABLE = "JPY_SESSION_NAME"
+_LONGEST_LABEL = 255
+"""NAME_MAX: no file has a longer name."""
 
 
 @dataclass(frozen=True)
@@ -305,7 +308,7 @@ class GPUProvisioner(LocalProvisioner):
         record = KernelRecord(
             kernel_id=self.kernel_id,
             kernel_name=getattr(self.parent, "kernel_name", "") or "",
-            label=Path(path).name if path else f"{name} {self.kernel_id[:8]}",
+            label=plain(Path(path).name if path else f"{name} {self.kernel_id[:8]}", _LONGEST_LABEL),
             path=path,
             lease_id=self._lease_id,
             wanted=before.wanted if before else None,

@@ -22,6 +22,7 @@ PACKAGE = Path(jupyter_gpu.__file__).parent
 IN_KERNELS = (
     "__init__.py",
     "paths.py",
+    "plain.py",
     "simulated.py",
     "devices/__init__.py",
     "devices/amount.py",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import sys
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -15,11 +14,10 @@ from .. import __version__
 from ..host import GPUHost
 from ..leases.ledger import LedgerError
 from ..leases.request import RequestError
+from ..plain import plain
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 
 
 class GPUCommand(JupyterApp):
@@ -79,11 +77,6 @@ def refuse_subcommand(app: JupyterApp) -> NoReturn:
         file=sys.stderr,
     )
     raise SystemExit(2)
-
-
-def plain(text: object) -> str:
-    """Text for a terminal: without the control characters that a notebook's name may hold."""
-    return _CONTROL.sub("?", str(text))
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[object]], right: Sequence[int] = ()) -> str:

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 from ..devices.amount import readable_amount
 from ..leases.ledger import LedgerError
-from .base import GPUCommand, plain
+from ..plain import plain
+from .base import GPUCommand
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -20,8 +20,9 @@ from ..leases.lease import Ask, Origin, Owner
 from ..leases.ledger import LeaseGone
 from ..leases.request import GPURequest
 from ..limits.environment import kernel_environment
+from ..plain import plain
 from ..waiting import NotGranted
-from .base import GPUCommand, plain
+from .base import GPUCommand
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -83,12 +84,11 @@ class RunApp(GPUCommand):
         if program is None:
             self.fail(f"there is no program {self.command[0]!r} to run", 127)
         host = self.host
-        label = shlex.join(self.command)
         ask = Ask(
             id=str(uuid.uuid4()),
             request=str(GPURequest.parse(self.gpu)),
             origin=Origin.API,
-            owner=Owner("command", label if len(label) <= _LONGEST_LABEL else label[: _LONGEST_LABEL - 1] + "…"),
+            owner=Owner("command", plain(shlex.join(self.command), _LONGEST_LABEL)),
             asker=host.process,
             wait=self.wait,
         )

@@ -10,6 +10,7 @@ import json
 from typing import NamedTuple
 
 from ..devices.amount import readable_amount
+from ..plain import plain
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ class Report(dict):  # type: ignore[type-arg]
         """Plain text for a console."""
         if self._as_json:
             return json.dumps(self, indent=2)
-        return "\n".join(_printable(line) for block in self._blocks for line in _text_lines(block))
+        return "\n".join(plain(line) for block in self._blocks for line in _text_lines(block))
 
     def html(self) -> str:
         """A fragment of HTML for a notebook."""
@@ -122,14 +123,9 @@ def _text_lines(block: Any) -> list[str]:
 
 
 def _text_table(table: Table) -> list[str]:
-    rows = [tuple(_printable(str(cell)) for cell in row) for row in (table.headers, *table.rows)]
+    rows = [tuple(plain(cell) for cell in row) for row in (table.headers, *table.rows)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(table.headers))]
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows]
-
-
-def _printable(text: str) -> str:
-    """Without control characters, which could move a console's cursor."""
-    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
 
 
 def _html(block: Any) -> str:
@@ -164,4 +160,4 @@ def _html_meter(meter: Meter) -> str:
 
 
 def _safe(text: str) -> str:
-    return html.escape(_printable(text), quote=True)
+    return html.escape(plain(text), quote=True)

@@ -11,6 +11,7 @@ from jupyter_server.base.handlers import APIHandler
 from jupyter_server.extension.handler import ExtensionHandlerMixin
 from tornado import web
 
+from ..plain import plain
 from .bodies import Body
 from .manager import BadRequest, Conflict, GPUManager, NotFound, Unavailable
 
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
 AUTH_RESOURCE = "gpu"
 _LARGEST_BODY = 64 * 1024
+_LONGEST_MESSAGE = 4096
+"""In characters; enough for a list of 64 GPUs. What a client sent is part of some, and they are logged."""
 _STATUS = {BadRequest: 400, NotFound: 404, Conflict: 409, Unavailable: 503}
 _KERNEL_ID = r"(?P<kernel_id>[^/]+)"
 _ENTRY_ID = r"(?P<entry_id>[^/]+)"
@@ -56,6 +59,7 @@ class GPUHandler(ExtensionHandlerMixin, APIHandler):
         first = message.split(" ", 1)[0]
         if first.isalpha():  # a word, and not a notebook's name, which keeps its letters
             message = message[0].upper() + message[1:]
+        message = plain(message, _LONGEST_MESSAGE)
         # The sentence is an argument, so that a % in it is no place for another.
         raise web.HTTPError(status, "%s", message if message.endswith((".", "?")) else f"{message}.")
 
