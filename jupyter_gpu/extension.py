@@ -13,6 +13,7 @@ from .host import GPUHost
 from .kernelspecs import PROVISIONER, GPUKernelSpecManager
 from .server.enforcement import GPUWatchdog
 from .server.handlers import handlers
+from .server.idle_policy import GPUIdlePolicy
 from .server.kernel_events import GPUEvents
 from .server.manager import GPUManager
 from .server.socket import KernelSocket
@@ -60,7 +61,9 @@ class GPUExtension(ExtensionApp):
 
     manager_class = Type(GPUManager, klass=GPUManager, help="What answers the REST API.").tag(config=True)
 
-    classes = [GPUHost, GPUKernelSpecManager, GPUManager, GPUEvents, GPUSampler, GPUWatchdog]  # noqa: RUF012 - traitlets' way
+    classes = [  # noqa: RUF012 - traitlets' way
+        GPUHost, GPUKernelSpecManager, GPUManager, GPUEvents, GPUIdlePolicy, GPUSampler, GPUWatchdog,
+    ]  # fmt: skip
 
     def initialize_settings(self) -> None:
         """Make the parts and hand them to the server."""
@@ -76,6 +79,9 @@ class GPUExtension(ExtensionApp):
         )
         self._watchdog = GPUWatchdog(serverapp, host=host, sampler=manager.sampler, parent=self)
         manager.watchdog_reason = self._watchdog.reason
+        self._idle_policy = GPUIdlePolicy(
+            serverapp, host=host, sampler=manager.sampler, event_logger=serverapp.event_logger, parent=self
+        )
         self.settings.update(gpu_manager=manager)
         serverapp.web_app.settings["gpu_manager"] = manager
         if self.kernel_spec_variants and manager.provisioner_reason is None:
@@ -91,12 +97,14 @@ class GPUExtension(ExtensionApp):
         self._kernel_socket.start()
         self._kernel_events.start()
         self._watchdog.start()
+        self._idle_policy.start()
 
     async def stop_extension(self) -> None:
         """End what waits for a GPU, and let go of the driver. The server shuts its kernels down after this."""
         await self._kernel_socket.stop()
         self._kernel_events.stop()
         self._watchdog.stop()
+        self._idle_policy.stop()
         self._manager.close()
         if not GPUHost.initialized():
             return

@@ -3,12 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from .leases.lease import Origin
+
+
+class IdleMark(NamedTuple):
+    """What is said of a kernel that holds GPU memory and has not computed for long."""
+
+    since: float
+    """Seconds since the epoch."""
+    policy: str
+    """What is done with such kernels: `mark`, `downgrade` or `shut-down`."""
+    action_at: float | None
+    """When that is going to be done, in seconds since the epoch; `None` where nothing is."""
+    exempt: bool
+    """Whether its owner wants it to be kept."""
 
 
 @dataclass
@@ -35,6 +48,16 @@ class KernelRecord:
     notices: list[str] = field(default_factory=list)
     layers: tuple[str, ...] = ()
     """The layers of limits that hold it."""
+    keep_when_idle: bool | None = None
+    """Whether it is exempt from the idle policy, as was said through the API; `None` if nothing was."""
+    notebook_keeps: bool = False
+    """What its notebook says of that."""
+    idle: IdleMark | None = None
+
+    @property
+    def exempt(self) -> bool:
+        """Whether the idle policy leaves it alone."""
+        return self.notebook_keeps if self.keep_when_idle is None else self.keep_when_idle
 
 
 class KernelRegister:
@@ -62,10 +85,16 @@ class KernelRegister:
             self.tell(record, "ended")
 
     def listen(self, listener: Callable[[KernelRecord, str], None]) -> None:
-        """Call `listener(record, what)` when a kernel waits, is granted a lease, starts, ends, or gets a notice."""
+        """Call `listener(record, what)` with all that `tell` is told."""
         self._listeners.append(listener)
 
     def tell(self, record: KernelRecord, what: str) -> None:
-        """Let the listeners know of `waiting`, `granted`, `started`, `ended` or `notice`."""
+        """Let the listeners know of a kernel.
+
+        Args:
+            record: which.
+            what: it is `waiting`, was `granted` a lease, has `started` or `ended`, has a new `notice`, or is to be
+                `kept` (or not) though idle.
+        """
         for listener in self._listeners:
             listener(record, what)

@@ -1,4 +1,4 @@
-"""The GPU request that a notebook carries in its metadata."""
+"""What a notebook's metadata says of its kernel's GPU."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _LARGEST_NOTEBOOK = 512 << 20
-_MAY_CARRY_REQUEST = re.compile(rb'"jupyter_gpu"|"[^"]+-(?:cpu|gpu[^"]*)"')
+_MAY_SAY_SOMETHING = re.compile(rb'"jupyter_gpu"|"[^"]+-(?:cpu|gpu[^"]*)"')
 
 
 def notebook_request(path: Path) -> str | None:
@@ -23,22 +23,34 @@ def notebook_request(path: Path) -> str | None:
 
     A file that is not there, is no notebook, or cannot be read has none. Blocks while it reads.
     """
+    metadata = _metadata(path)
+    return _text(metadata, "jupyter_gpu", "request") or _of_variant(_text(metadata, "kernelspec", "name"))
+
+
+def notebook_keeps_when_idle(path: Path) -> bool:
+    """Whether `metadata.jupyter_gpu.keep_when_idle` is true in the notebook at `path`. Blocks while it reads."""
+    return _value(_metadata(path), "jupyter_gpu", "keep_when_idle") is True
+
+
+def _metadata(path: Path) -> Any:
+    """The metadata of a notebook that may say something of its GPU; else `None`."""
     try:
         if not path.is_file() or path.stat().st_size > _LARGEST_NOTEBOOK:
             return None
         content = path.read_bytes()
-        # Notebooks can be large, and most carry no request: those are not parsed.
-        if not _MAY_CARRY_REQUEST.search(content):
-            return None
-        metadata = json.loads(content)["metadata"]
+        # Notebooks can be large, and most say nothing of a GPU: those are not parsed.
+        return json.loads(content)["metadata"] if _MAY_SAY_SOMETHING.search(content) else None
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
-    return _text(metadata, "jupyter_gpu", "request") or _of_variant(_text(metadata, "kernelspec", "name"))
+
+
+def _value(metadata: Any, group: str, name: str) -> Any:
+    inner = metadata.get(group) if isinstance(metadata, dict) else None
+    return inner.get(name) if isinstance(inner, dict) else None
 
 
 def _text(metadata: Any, group: str, name: str) -> str | None:
-    inner = metadata.get(group) if isinstance(metadata, dict) else None
-    value = inner.get(name) if isinstance(inner, dict) else None
+    value = _value(metadata, group, name)
     return value if isinstance(value, str) and value.strip() else None
 
 

@@ -313,6 +313,7 @@ class GPUProvisioner(LocalProvisioner):
             lease_id=self._lease_id,
             wanted=before.wanted if before else None,
             prepared=before.prepared if before else None,
+            keep_when_idle=before.keep_when_idle if before else None,
         )
         self.host.kernels.add(record)
         return record

@@ -13,7 +13,7 @@ from tornado import web
 
 from ..plain import plain
 from .bodies import Body
-from .manager import BadRequest, Conflict, GPUManager, NotFound, Unavailable
+from .manager import BadRequest, Conflict, GPUManager, KernelChange, NotFound, Unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
@@ -104,6 +104,16 @@ class KernelsHandler(GPUHandler):
         await self.answer(self.manager.kernels())
 
 
+class LiveHandler(GPUHandler):
+    """All that changes from second to second."""
+
+    @web.authenticated
+    @authorized
+    async def get(self) -> None:
+        """Devices, kernels and queue."""
+        await self.answer(self.manager.live())
+
+
 class KernelHandler(GPUHandler):
     """One kernel of this server."""
 
@@ -116,26 +126,31 @@ class KernelHandler(GPUHandler):
     @web.authenticated
     @authorized
     async def patch(self, kernel_id: str) -> None:
-        """Set another request for it."""
-        request, restart = self._change()
-        await self.answer(self.manager.change_kernel(kernel_id, request, restart=restart))
+        """Set another request for it, or whether it is kept though idle."""
+        change = self._change()
+        await self.answer(self.manager.apply(kernel_id, change))
 
-    def _change(self) -> tuple[str, bool]:
-        expected = 'send a JSON object such as {"request": "1:8GiB", "restart": true}'
+    def _change(self) -> KernelChange:
+        expected = 'send a JSON object such as {"request": "1:8GiB", "restart": true} or {"keep_when_idle": true}'
         if len(self.request.body) > _LARGEST_BODY:
             self.refuse(413, f"The body has more than {_LARGEST_BODY} bytes; {expected}")
         try:
             body = json.loads(self.request.body)
         except (ValueError, RecursionError):
             self.refuse(400, f"The body is not JSON; {expected}")
-        if not isinstance(body, dict) or not isinstance(body.get("request"), str):
+        if not isinstance(body, dict) or not ("request" in body or "keep_when_idle" in body):
+            self.refuse(400, f'The body has neither "request" nor "keep_when_idle"; {expected}')
+        if not isinstance(body.get("request", ""), str):
             self.refuse(400, f'The body has no text under "request"; {expected}')
-        if not isinstance(body.get("restart", False), bool):
-            self.refuse(400, f'"restart" is neither true nor false; {expected}')
-        unknown = sorted(set(body) - {"request", "restart"})
+        for name in ("restart", "keep_when_idle"):
+            if not isinstance(body.get(name, False), bool):
+                self.refuse(400, f'"{name}" is neither true nor false; {expected}')
+        if "restart" in body and "request" not in body:
+            self.refuse(400, f'The body has "restart" without a "request"; {expected}')
+        unknown = sorted(set(body) - {"request", "restart", "keep_when_idle"})
         if unknown:
             self.refuse(400, f"The body has the unknown name {unknown[0]!r}; {expected}")
-        return body["request"], body.get("restart", False)
+        return KernelChange(body.get("request"), body.get("restart", False), body.get("keep_when_idle"))
 
 
 class HistoryHandler(GPUHandler):
@@ -187,6 +202,7 @@ handlers = [
     (r"/gpu/api/status", StatusHandler),
     (r"/gpu/api/devices", DevicesHandler),
     (r"/gpu/api/kernels", KernelsHandler),
+    (r"/gpu/api/live", LiveHandler),
     (rf"/gpu/api/kernels/{_KERNEL_ID}", KernelHandler),
     (r"/gpu/api/history", HistoryHandler),
     (r"/gpu/api/queue", QueueHandler),

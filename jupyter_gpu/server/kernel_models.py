@@ -79,6 +79,7 @@ class KernelModels:
         manager = self._manager(kernel_id)
         session = self._sessions.get(kernel_id)
         path = session["path"] if session else (record.path if record else None)
+        since = idle_since(manager, record, snapshot)
         name = (record.kernel_name if record else None) or getattr(manager, "kernel_name", "")
         return {
             "kernel_id": kernel_id,
@@ -94,7 +95,8 @@ class KernelModels:
             "pending_request": record.wanted if record and record.wanted != record.request else None,
             "notices": list(record.notices) if record else [_NOT_OURS],
             "pid": record.pid if record else None,
-            "idle_since": _idle_since(manager, record, snapshot),
+            "idle_since": since,
+            "idle": record.idle._asdict() if record and record.idle and since is not None else None,
             "layers": list(record.layers) if record else [],
             "devices": devices,
         }
@@ -123,7 +125,7 @@ class KernelModels:
             return facts
         return (
             facts, record.state, record.request, record.origin, record.lease_id, record.pid, record.wanted,
-            tuple(record.notices), record.layers, record.label, record.path,
+            tuple(record.notices), record.layers, record.label, record.path, record.idle,
         )  # fmt: skip
 
     def _manager(self, kernel_id: str) -> Any:
@@ -133,7 +135,7 @@ class KernelModels:
 
 COLUMNS = (
     "kernel_id", "name", "label", "path", "type", "execution_state", "state", "lease_id", "request", "origin",
-    "pending_request", "notices", "pid", "idle_since", "layers", "devices",
+    "pending_request", "notices", "pid", "idle_since", "idle", "layers", "devices",
 )  # fmt: skip
 """A kernel's fields in the order of its model."""
 DEVICE_COLUMNS = (
@@ -150,7 +152,7 @@ def _last_activity(manager: Any) -> Any:
     return getattr(manager, "last_activity", None)
 
 
-def _idle_since(manager: Any, record: KernelRecord | None, snapshot: Snapshot) -> float | None:
+def idle_since(manager: Any, record: KernelRecord | None, snapshot: Snapshot) -> float | None:
     """Since when a kernel has done nothing, in seconds since the epoch; `None` while it does something.
 
     It is idle when it executes nothing and its processes keep no GPU busy, and has been since the later of the last

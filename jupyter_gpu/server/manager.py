@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import uuid
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from jupyter_server.utils import ensure_async
 from traitlets import Instance, default
@@ -21,7 +21,7 @@ from ..usage.sampler import GPUSampler
 from ..waiting import NotGranted
 from .bodies import Bodies, Body
 from .kernel_models import KernelModels
-from .models import JSON, Snapshot, devices_model, problems_model, queue_entries
+from .models import JSON, Snapshot, devices_model, problems_model, queue_entries, queue_model
 
 if TYPE_CHECKING:
     from jupyter_server.serverapp import ServerApp
@@ -43,6 +43,15 @@ class Conflict(Exception):  # noqa: N818 - HTTP's name
 
 class Unavailable(Exception):  # noqa: N818 - HTTP's name
     """The devices or the ledger cannot be asked."""
+
+
+class KernelChange(NamedTuple):
+    """What a client wants of a kernel. At least one of the two is given."""
+
+    request: str | None
+    restart: bool = False
+    """Whether to restart it for the request, where that takes a restart."""
+    keep_when_idle: bool | None = None
 
 
 class GPUManager(LoggingConfigurable):
@@ -95,16 +104,18 @@ class GPUManager(LoggingConfigurable):
 
     async def devices(self) -> Body:
         """All devices, what they do, who holds them and who else is on them. Whoever asks is taken to watch."""
-        snapshot = await self._snapshot(watch=True)
-        state = (snapshot.number, snapshot.stale)
-        return self._bodies.get("devices", state, lambda: devices_model(snapshot, simulated=self.host.simulated))
+        return self._devices_body(await self._snapshot(watch=True))
 
     async def kernels(self) -> Body:
         """All kernels of this server, with what each holds and uses. Whoever asks is taken to watch."""
+        return await self._kernels_body(await self._snapshot(watch=True))
+
+    async def live(self) -> Body:
+        """Devices, kernels and queue at one moment, for who would else ask for each: a request has its own price."""
         snapshot = await self._snapshot(watch=True)
-        await self._kernels.refresh()
-        state = (snapshot.number, snapshot.stale, self._kernels.state())
-        return self._bodies.get("kernels", state, lambda: self._kernels.table(snapshot))
+        kernels = await self._kernels_body(snapshot)
+        queue = self._bodies.get("queue", (snapshot.number, snapshot.stale), lambda: queue_model(snapshot))
+        return self._bodies.join("live", devices=self._devices_body(snapshot), kernels=kernels, queue=queue)
 
     async def kernel(self, kernel_id: str) -> JSON:
         """One kernel of this server.
@@ -136,6 +147,33 @@ class GPUManager(LoggingConfigurable):
         """Take no more samples. Never blocks."""
         self.sampler.close()
 
+    async def apply(self, kernel_id: str, change: KernelChange) -> JSON:
+        """Do what a client wants of a kernel, and the kernel's model with what became of it.
+
+        Raises:
+            NotFound, BadRequest, Conflict: as `change_kernel` and `keep_kernel` do; nothing was changed.
+        """
+        if change.request is None:
+            return await self.keep_kernel(kernel_id, keep=bool(change.keep_when_idle))
+        answer = await self.change_kernel(kernel_id, change.request, restart=change.restart)
+        if change.keep_when_idle is None:
+            return answer
+        kept = await self.keep_kernel(kernel_id, keep=change.keep_when_idle)
+        return {**kept, "applied": answer["applied"], "message": f"{answer['message']} {kept['message']}"}
+
+    async def keep_kernel(self, kernel_id: str, *, keep: bool) -> JSON:
+        """Exempt a kernel from what is done about idle ones, or no longer; and the kernel's model.
+
+        Raises:
+            NotFound: there is no kernel with this id.
+            Conflict: the kernel is not one that we started.
+        """
+        record = self._own_record(kernel_id)
+        record.keep_when_idle = keep
+        self.host.kernels.tell(record, "kept")
+        message = f"{record.label} is {'kept though' if keep else 'not kept when'} idle."
+        return {**await self.kernel(kernel_id), "applied": "now", "message": message}
+
     async def change_kernel(self, kernel_id: str, text: str, *, restart: bool) -> JSON:
         """Set another request for a kernel, and the kernel's model with what became of it.
 
@@ -147,10 +185,7 @@ class GPUManager(LoggingConfigurable):
             BadRequest: the request is none, or can never be granted here.
             Conflict: it was cancelled, refused, or the kernel is not one that we started.
         """
-        self._require_kernel(kernel_id)
-        record = self.host.kernels.get(kernel_id)
-        if record is None:
-            raise Conflict("this kernel was not started by the GPU provisioner, so its GPU cannot be changed")
+        record = self._own_record(kernel_id)
         if record.waiting_id is not None:
             raise Conflict(f"{record.label} waits for a GPU already; cancel that request first")
         try:
@@ -226,11 +261,27 @@ class GPUManager(LoggingConfigurable):
         if not self._kernels.is_known(kernel_id):
             raise NotFound(f"there is no kernel {kernel_id} on this server")
 
+    def _own_record(self, kernel_id: str) -> KernelRecord:
+        self._require_kernel(kernel_id)
+        record = self.host.kernels.get(kernel_id)
+        if record is None:
+            raise Conflict("this kernel was not started by the GPU provisioner, so its GPU cannot be changed")
+        return record
+
     async def _snapshot(self, *, watch: bool) -> Snapshot:
         try:
             return await (self.sampler.watched() if watch else self.sampler.current())
         except (DriverSilent, LedgerError) as error:
             raise Unavailable(str(error)) from error
+
+    def _devices_body(self, snapshot: Snapshot) -> Body:
+        state = (snapshot.number, snapshot.stale)
+        return self._bodies.get("devices", state, lambda: devices_model(snapshot, simulated=self.host.simulated))
+
+    async def _kernels_body(self, snapshot: Snapshot) -> Body:
+        await self._kernels.refresh()
+        state = (snapshot.number, snapshot.stale, self._kernels.state())
+        return self._bodies.get("kernels", state, lambda: self._kernels.table(snapshot))
 
     async def _ledger_problem(self) -> str | None:
         try:

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from jupyter_server.serverapp import ServerApp
 
     from ..kernels import KernelRecord
+    from .manager import KernelChange
     from .models import JSON
 
 LEASE_HEADER = "X-Jupyter-GPU-Lease"
@@ -92,19 +93,19 @@ class SelfHandler(KernelHandler):
     async def patch(self, kernel_id: str = "self") -> None:
         """Set another request for it, in place where it asks for that with `in_place`."""
         own = self._own_id(kernel_id)
-        request, restart, in_place = self._asked()
-        if in_place and not restart:
-            await self.answer(change_in_place(self.manager, self.serverapp.kernel_manager, own, request))
+        change, in_place = self._asked()
+        if in_place and change.request is not None and not change.restart:
+            await self.answer(change_in_place(self.manager, self.serverapp.kernel_manager, own, change.request))
         else:
-            await self.answer(self.manager.change_kernel(own, request, restart=restart))
+            await self.answer(self.manager.apply(own, change))
 
-    def _asked(self) -> tuple[str, bool, bool]:
+    def _asked(self) -> tuple[KernelChange, bool]:
         body = self.get_json_body()
         in_place = bool(body.pop("in_place", False)) if isinstance(body, dict) else False
         if isinstance(body, dict):
             # The rest is checked as it is for every client.
             self.request.body = json.dumps(body).encode()
-        return (*self._change(), in_place)
+        return self._change(), in_place
 
     def _own_id(self, kernel_id: str) -> str:
         own = str(self.current_user.username)
