@@ -30,8 +30,20 @@ class Bodies:
         known = self._made.get(name)
         if known is not None and known[0] == state:
             return known[1]
-        self._count += 1
         content = json.dumps(make(), separators=(",", ":")).encode()
+        return self._keep(name, state, content)
+
+    def join(self, name: str, **parts: Body) -> Body:
+        """The answer to `name` that has each of the parts under its name."""
+        state = tuple(part.tag for part in parts.values())
+        known = self._made.get(name)
+        if known is not None and known[0] == state:
+            return known[1]
+        members = (b'"%b":%b' % (each.encode(), part.content) for each, part in parts.items())
+        return self._keep(name, state, b"{%b}" % b",".join(members))
+
+    def _keep(self, name: str, state: Hashable, content: bytes) -> Body:
+        self._count += 1
         body = Body(content, f"{name}-{self._count}-{id(self):x}")
         self._made[name] = (state, body)
         return body

@@ -17,6 +17,7 @@ from kernel_client import printed
 from tornado.httpclient import HTTPClientError
 
 import jupyter_gpu
+from jupyter_gpu.leases.lease import Ask, Origin, Owner
 from jupyter_gpu.server.manager import GPUManager
 
 GIB = 1 << 30
@@ -166,6 +167,29 @@ async def test_an_answer_that_a_client_has_already_is_not_sent_again(jp_fetch: C
         if second.code == 304:
             return  # else a sample was taken in between
     raise AssertionError("it was sent every time")
+
+
+async def test_one_answer_has_devices_kernels_and_queue_of_one_moment(
+    client: Client, jp_serverapp: Any, jp_fetch: Callable[..., Any]
+) -> None:
+    host = jp_serverapp.web_app.settings["gpu_manager"].host
+    kernel_id, code = await client.start("python3-gpu1")
+    try:
+        owner = Owner("command", "sweep")
+        for number in range(2):  # the second waits for the first
+            host.ask_now(Ask(f"sweep-{number}", "0:all", Origin.API, owner, host.process))
+        live = await client.until(lambda: client.get("live"), lambda live: live["queue"]["entries"])
+        assert [entry["id"] for entry in live["queue"]["entries"]] == ["sweep-1"]
+        assert live["devices"]["time"] == live["kernels"]["time"] == live["queue"]["time"]
+        [row] = live["kernels"]["rows"]
+        assert row[live["kernels"]["columns"].index("kernel_id")] == kernel_id
+        assert live["devices"]["devices"][1]["leases"][0]["owner"]["kernel_id"] == kernel_id
+        assert host.ledger.cancel("sweep-1")
+        live = await client.until(lambda: client.get("live"), lambda live: not live["queue"]["entries"])
+        devices = json.loads((await jp_fetch("gpu", "api", "devices")).body)
+        assert live["devices"].keys() == devices.keys()
+    finally:
+        code.stop_channels()
 
 
 async def test_watching_clients_cost_one_sample_an_interval(client: Client, jp_serverapp: Any) -> None:
