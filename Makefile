@@ -3,6 +3,7 @@
 #   make test    everything the tests need, the browser included, and all the tests
 # And for developers:
 #   make lint    what CI checks; make format mends what can be mended
+#   make docs    writes docs/reference.md anew from the sources
 #   make bench   the benchmarks; make wheel builds the wheel
 
 SHELL := /bin/bash
@@ -21,7 +22,7 @@ PYTEST_ARGS ?=
 SOURCES := pyproject.toml labextension/package.json labextension/yarn.lock \
 	$(shell find labextension/src labextension/style labextension/schema -type f 2>/dev/null)
 
-.PHONY: lab test lint format bench wheel clean set-up
+.PHONY: lab test lint format docs bench wheel clean set-up
 
 lab: $(VENV)/.lab
 	@binder/lab.sh
@@ -40,6 +41,9 @@ format: $(VENV)/.test
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 	cd labextension && ../$(BIN)/jlpm lint
+
+docs: $(VENV)/.test
+	$(BIN)/python docs/reference.py
 
 bench: set-up
 	@for script in tests/benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
