@@ -10,9 +10,11 @@ import {
   IKernel,
   IKernelChange,
   IKernels,
+  ILive,
   IQueue,
   IStatus
 } from './rest';
+import { Together } from './together';
 import { IGPUAPI } from './tokens';
 
 export { GPUError, messageOf } from './errors';
@@ -30,11 +32,11 @@ export class GPUAPI implements IGPUAPI {
   }
 
   async devices(): Promise<IDevices> {
-    return withList(await this._json<IDevices>('GET', 'devices'), 'devices');
+    return withList(await this._live.ask('devices'), 'devices');
   }
 
   async kernels(): Promise<IKernels> {
-    return readKernels(await this._json<IKernels>('GET', 'kernels'));
+    return readKernels(await this._live.ask('kernels'));
   }
 
   kernel(id: string): Promise<IKernel> {
@@ -46,7 +48,7 @@ export class GPUAPI implements IGPUAPI {
   }
 
   async queue(): Promise<IQueue> {
-    return withList(await this._json<IQueue>('GET', 'queue'), 'entries');
+    return withList(await this._live.ask('queue'), 'entries');
   }
 
   async cancelWaiting(id: string): Promise<void> {
@@ -96,6 +98,10 @@ export class GPUAPI implements IGPUAPI {
     return response;
   }
 
+  private readonly _live = new Together<ILive>(
+    () => this._json('GET', 'live'),
+    name => this._json('GET', name)
+  );
   private readonly _settings: ServerConnection.ISettings;
   private readonly _request: typeof ServerConnection.makeRequest;
 }

@@ -236,6 +236,13 @@ export interface IQueue {
   readonly entries: readonly IQueueEntry[];
 }
 
+/** Answer of `GET live`: what each of the three paths answers. */
+export interface ILive {
+  readonly devices: IDevices;
+  readonly kernels: IKernels;
+  readonly queue: IQueue;
+}
+
 /** What something used over time, in columns of the same length. */
 export interface ISeries {
   readonly t: readonly number[];

@@ -107,16 +107,20 @@ class Fleet:
             "status": self.status,
             "history": self.history,
         }
+        live = ("devices", "kernels", "queue")
 
         def answer(route: Route) -> None:
             name = route.request.url.split("/gpu/api/")[1].split("?")[0]
-            if name not in answers:
+            parts = live if name == "live" else (name,)
+            if not answers.keys() >= set(parts):
                 route.continue_()
                 return
-            self.asked[name] = self.asked.get(name, 0) + 1
-            if name == "devices":
+            for part in parts:
+                self.asked[part] = self.asked.get(part, 0) + 1
+            if "devices" in parts:
                 self.tick += 1
-            route.fulfill(json=answers[name]())
+            made = {part: answers[part]() for part in parts}
+            route.fulfill(json=made if name == "live" else made[name])
 
         page.route("**/gpu/api/**", answer)
 

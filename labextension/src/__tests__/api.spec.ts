@@ -130,6 +130,41 @@ describe('GPUAPI', () => {
     });
   });
 
+  const PARTS = {
+    devices: { time: 1, devices: [] },
+    kernels: { time: 1, kernels: [] },
+    queue: { time: 1, entries: [] }
+  };
+
+  it('asks once for what is asked for together', async () => {
+    const [api, sent] = apiThat(() => json(PARTS));
+    expect(
+      await Promise.all([api.devices(), api.kernels(), api.queue()])
+    ).toEqual([PARTS.devices, PARTS.kernels, PARTS.queue]);
+    expect(sent.map(each => each.url)).toEqual([
+      'http://host/user/me/gpu/api/live'
+    ]);
+    await Promise.all([api.devices(), api.queue()]);
+    expect(sent).toHaveLength(2);
+  });
+
+  it('asks one by one where asking together fails', async () => {
+    const sent: string[] = [];
+    const api = new GPUAPI({
+      serverSettings: ServerConnection.makeSettings({ baseUrl: 'http://host' }),
+      request: async url => {
+        const name = url.split('/').pop() as keyof typeof PARTS;
+        sent.push(name);
+        return name in PARTS ? json(PARTS[name]) : respond('<html>404', 404);
+      }
+    });
+    expect(await Promise.all([api.devices(), api.queue()])).toEqual([
+      PARTS.devices,
+      PARTS.queue
+    ]);
+    expect(sent).toEqual(['live', 'devices', 'queue']);
+  });
+
   it('fails in a sentence, not somewhere on the screen, on an answer of another version', async () => {
     const [api] = apiThat(() => json({ time: 1 }));
     for (const answer of [api.kernels(), api.devices(), api.queue()]) {
