@@ -1,4 +1,4 @@
-"""The request in a notebook's metadata."""
+"""What a notebook's metadata says of its GPU."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import nbformat
 import pytest
 
-from jupyter_gpu.notebook import notebook_request
+from jupyter_gpu.notebook import notebook_keeps_when_idle, notebook_request
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -24,6 +24,21 @@ def test_the_request_of_a_notebook_as_jupyter_writes_it_is_found(path: Path) -> 
     notebook = nbformat.v4.new_notebook(metadata={"jupyter_gpu": {"request": "1:8GiB"}, "title": "é"})
     nbformat.write(notebook, path)
     assert notebook_request(path) == "1:8GiB"
+
+
+@pytest.mark.parametrize(
+    ("metadata", "keeps"),
+    [
+        ({"jupyter_gpu": {"keep_when_idle": True}}, True),
+        ({"jupyter_gpu": {"keep_when_idle": False}}, False),
+        ({"jupyter_gpu": {"keep_when_idle": "yes"}}, False),
+        ({"jupyter_gpu": None}, False),
+        ({"keep_when_idle": True}, False),
+    ],
+)
+def test_only_true_keeps_an_idle_kernel(path: Path, metadata: object, keeps: bool) -> None:
+    path.write_text(json.dumps({"metadata": metadata, "cells": []}))
+    assert notebook_keeps_when_idle(path) is keeps
 
 
 def test_the_word_in_a_cell_is_no_request(path: Path) -> None:

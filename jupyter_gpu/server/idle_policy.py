@@ -102,6 +102,8 @@ class GPUIdlePolicy(LoggingConfigurable):
         self._need: Need | None = None
         self._beginning: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
+        self._ending: set[str] = set()
+        """Kernels that are being shut down. They are busy with that, which is no sign of life."""
         self._obituaries: OrderedDict[str, str] = OrderedDict()
         """What became of the last kernel of a notebook, by the notebook's path, for its next kernel to say."""
 
@@ -132,7 +134,7 @@ class GPUIdlePolicy(LoggingConfigurable):
         self._seen_time = snapshot.time
         sightings = []
         for record in self.host.kernels:
-            lease = snapshot.lease_of.get(record.lease_id or "")
+            lease = snapshot.lease_of.get(record.lease_id or "") if record.kernel_id not in self._ending else None
             if lease is not None and lease.holds and lease.process is not None and snapshot.is_mine(lease):
                 sightings.append(self._sighting(record, lease, snapshot))
         standings = {standing.kernel_id: standing for standing in self._idleness.look(self._clock(), sightings)}
@@ -205,8 +207,7 @@ class GPUIdlePolicy(LoggingConfigurable):
         try:
             if self.action == "shut-down":
                 message = f"{record.label} was shut down, because {idle} while it held GPU memory."
-                kernels: Any = self._serverapp.kernel_manager
-                await ensure_async(kernels.shutdown_kernel(record.kernel_id))
+                await self._shut_down(record)
                 self._remember(record, message)
             else:
                 message = await self._downgrade(record, idle)
@@ -223,6 +224,14 @@ class GPUIdlePolicy(LoggingConfigurable):
         if getattr(manager, "execution_state", None) != "idle" or activity is None or record.exempt:
             return False
         return standing.since is not None and activity.timestamp() <= standing.since + _ROUNDED_S
+
+    async def _shut_down(self, record: KernelRecord) -> None:
+        kernels: Any = self._serverapp.kernel_manager
+        self._ending.add(record.kernel_id)
+        try:
+            await ensure_async(kernels.shutdown_kernel(record.kernel_id))
+        finally:
+            self._ending.discard(record.kernel_id)
 
     async def _downgrade(self, record: KernelRecord, idle: str) -> str:
         """Reserve nothing for a kernel any more, and what to say of it. What it has in use stays its own.
