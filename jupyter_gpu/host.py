@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import time
+import uuid
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +21,7 @@ from .devices.simulation import SPECIFICATION_VARIABLE
 from .devices.visible import visible_devices
 from .kernels import KernelRegister
 from .leases.kinship import Kinship
-from .leases.lease import Ask, Lease, LeaseState, Origin, Refusal
+from .leases.lease import Ask, Lease, LeaseState, Origin, Owner, Refusal
 from .leases.ledger import Ledger, LedgerError
 from .leases.placement import check, resolve
 from .leases.request import GPURequest, RequestError, model_matches
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from traitlets import Bunch
+
+    from .kernels import KernelRecord
 
 
 class DriverSilent(Exception):  # noqa: N818 - it names what is the case
@@ -184,6 +187,45 @@ class GPUHost(SingletonConfigurable):
         """All leases of this user on this host, and all requests that wait."""
         return self.ledger.leases()
 
+    async def lease(self, lease_id: str | None) -> Lease | None:
+        """The lease, or request that waits, with this id; `None` if it has ended.
+
+        Raises:
+            LedgerError: the ledger cannot be used.
+        """
+        if lease_id is None:
+            return None
+        leases = await in_thread(self.leases_now)
+        return next((lease for lease in leases if lease.id == lease_id), None)
+
+    def ask_for(
+        self,
+        record: KernelRecord,
+        request: GPURequest,
+        origin: Origin,
+        *,
+        before: Lease | None,
+        wait: bool | None = None,
+    ) -> Ask:
+        """What to ask for a kernel.
+
+        Args:
+            record: the kernel.
+            request: what is wanted for it.
+            origin: who wants it.
+            before: the lease that ends once this one has begun.
+            wait: whether to wait for it; `None` is as configured.
+        """
+        return Ask(
+            id=str(uuid.uuid4()),
+            request=str(request),
+            origin=origin,
+            owner=Owner("kernel", record.label, record.kernel_id, record.path),
+            asker=self.process,
+            succeeds=before.id if before else None,
+            wait=self.policy_for(origin) == "wait" if wait is None else wait,
+        )
+
     def check_now(self, request: GPURequest) -> None:
         """Nothing, if the request can ever be granted here.
 
@@ -192,15 +234,21 @@ class GPUHost(SingletonConfigurable):
         """
         check(request, self.look_now().inventory.devices)
 
-    def ask_now(self, ask: Ask, survey: Survey | None = None) -> Lease | Refusal:
+    def ask_now(self, ask: Ask, survey: Survey | None = None, *, again: bool = False) -> Lease | Refusal:
         """One try: granted, waiting, or (where the asker does not want to wait) refused.
 
+        Args:
+            ask: what is asked for.
+            survey: what is on the devices now, if that is known.
+            again: whether it has been asked before, and waits.
+
         Raises:
+            LeaseGone: it waited, and was cancelled.
             RequestError: it can never be granted.
             LedgerError: the ledger cannot be used.
         """
         try:
-            return self.ledger.ask(ask, survey or self.look_now())
+            return self.ledger.ask(ask, survey or self.look_now(), again=again)
         except RequestError:
             self.ledger.cancel(ask.id)
             raise
@@ -274,21 +322,31 @@ class GPUHost(SingletonConfigurable):
         if self._stopping:
             ask = replace(ask, wait=False)
         waiting = Waiting(self, ask)
+        step: asyncio.Future[Lease | None] | None = None
         try:
             # A kernel that needs no device need not wait for a driver either.
             survey = Survey(Inventory()) if GPURequest.parse(ask.request).is_cpu else await self.survey()
-            lease = await in_thread(waiting.step, survey)
+            step = asyncio.ensure_future(in_thread(waiting.step, survey))
+            lease = await asyncio.shield(step)
             if lease is None:
                 assert waiting.lease is not None
                 on_waiting(waiting.lease)
             while lease is None:
                 await asyncio.sleep(POLL_S)
-                lease = await in_thread(waiting.step)
+                step = asyncio.ensure_future(in_thread(waiting.step))
+                lease = await asyncio.shield(step)
         except BaseException:
             with contextlib.suppress(Exception):
-                await asyncio.shield(in_thread(self.ledger.release, ask.id))
+                await asyncio.shield(self._take_back(ask.id, step))
             raise
         return lease
+
+    async def _take_back(self, lease_id: str, step: asyncio.Future[Lease | None] | None) -> None:
+        """End a request once the thread that may be deciding on it is done: it would write it down after its end."""
+        if step is not None:
+            with contextlib.suppress(Exception):
+                await step
+        await in_thread(self.ledger.release, lease_id)
 
     async def limit_variables(self, lease: Lease | None, environment: Mapping[str, str]) -> dict[str, str]:
         """What to set in a process tree's environment so that the lease's caps hold in it; may be nothing.

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-import uuid
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,7 +22,7 @@ from .devices.processes import process_key
 from .host import GPUHost
 from .kernel.injection import magic_variables
 from .kernels import KernelRecord
-from .leases.lease import Ask, Lease, LeaseState, Origin, Owner, Refusal
+from .leases.lease import Lease, LeaseState, Origin, Refusal
 from .leases.ledger import LeaseGone
 from .leases.request import CPU, GPURequest, RequestError
 from .limits.environment import kernel_environment
@@ -149,8 +148,7 @@ class GPUProvisioner(LocalProvisioner):
         """Give the lease back, unless the kernel is to be started again."""
         await super().cleanup(restart=restart)
         if not restart:
-            await self._end_lease()
-            self.host.kernels.remove(self.kernel_id)
+            await self._end()
 
     def moved_to(self, lease_id: str) -> None:
         """Note that the running kernel has another lease in the place of the one it started with."""
@@ -191,15 +189,7 @@ class GPUProvisioner(LocalProvisioner):
     async def _acquire(self, record: KernelRecord, request: GPURequest, held: Lease | None) -> Lease:
         host = self.host
         before = held or await self._predecessor(record)
-        ask = Ask(
-            id=str(uuid.uuid4()),
-            request=str(request),
-            origin=record.origin or Origin.DEFAULT,
-            owner=Owner("kernel", record.label, self.kernel_id, record.path),
-            asker=host.process,
-            succeeds=before.id if before else None,
-            wait=host.policy_for(record.origin or Origin.DEFAULT) == "wait",
-        )
+        ask = host.ask_for(record, request, record.origin or Origin.DEFAULT, before=before)
 
         def on_waiting(waiting: Lease) -> None:
             record.state, record.waiting_id = "waiting", waiting.id
@@ -241,10 +231,7 @@ class GPUProvisioner(LocalProvisioner):
 
     async def _held_lease(self) -> Lease | None:
         """The lease of the process before, after a restart."""
-        if self._lease_id is None:
-            return None
-        leases = await in_thread(self.host.leases_now)
-        held = next((lease for lease in leases if lease.id == self._lease_id), None)
+        held = await self.host.lease(self._lease_id)
         if held is None:
             self._lease_id = None
         return held
@@ -252,11 +239,11 @@ class GPUProvisioner(LocalProvisioner):
     async def _prepared_lease(self, record: KernelRecord, held: Lease | None) -> Lease | None:
         """The lease that was taken for this start while the process before still ran."""
         lease_id, record.prepared = record.prepared, None
-        if lease_id is None:
+        prepared = await self.host.lease(lease_id)
+        if prepared is None:
             return None
-        leases = await in_thread(self.host.leases_now)
-        prepared = next((lease for lease in leases if lease.id == lease_id), None)
-        if prepared is None or prepared.request != record.request:
+        if prepared.request != record.request:
+            await self.host.release(prepared.id)
             return None
         self._lease_id = record.lease_id = prepared.id
         if held is not None:
@@ -340,8 +327,7 @@ class GPUProvisioner(LocalProvisioner):
         add_callback(self._restarter_gave_up, "dead")
 
     def _restarter_gave_up(self) -> None:
-        self.host.kernels.remove(self.kernel_id)
-        self._ending = asyncio.ensure_future(self._end_lease())
+        self._ending = asyncio.ensure_future(self._end())
 
     async def _abandon(self, record: KernelRecord | None) -> None:
         """Give back all that a start took that came to nothing.
@@ -376,6 +362,15 @@ class GPUProvisioner(LocalProvisioner):
             port = getattr(self.parent, name, 0)
             if port:
                 LocalPortCache.instance().return_port(port)
+
+    async def _end(self) -> None:
+        """End all that the kernel holds, waits for, or would have got with its next start, and forget it."""
+        record = self._known_record()
+        self.host.kernels.remove(self.kernel_id)
+        await self._end_lease()
+        for lease_id in (record.waiting_id, record.prepared) if record else ():
+            if lease_id is not None:
+                await self.host.release(lease_id)
 
     async def _end_lease(self) -> None:
         lease_id, self._lease_id = self._lease_id, None

@@ -49,11 +49,13 @@ class Waiting:
             seen = (host.ledger.store.revision(), host.changes)
             if seen == self._seen and now - self._asked < _RETRY_S:
                 return None
-            try:
+        try:
+            if self.lease is not None:
+                # Before the devices are looked at, which may take as long as the driver likes.
                 host.ledger.confirm_waiting(ask.id)
-            except LeaseGone:
-                raise NotGranted(f"The request {ask.request} for {ask.owner.label} was cancelled.") from None
-        answer = host.ask_now(ask, survey)
+            answer = host.ask_now(ask, survey, again=self.lease is not None)
+        except LeaseGone:
+            raise NotGranted(f"The request {ask.request} for {ask.owner.label} was cancelled.") from None
         self._asked = now
         self._seen = (host.ledger.store.revision(), host.changes)
         if isinstance(answer, Refusal):

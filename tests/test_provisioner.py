@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,11 @@ from jupyter_client.manager import AsyncKernelManager
 from jupyter_client.provisioning.factory import KernelProvisionerFactory
 from kernel_client import environment_of, held, printed, running, until, waiting
 
+from jupyter_gpu.devices.device import Inventory
+from jupyter_gpu.devices.simulated import SimulatedBackend
 from jupyter_gpu.host import GPUHost
 from jupyter_gpu.leases.lease import Ask, Origin, Owner
+from jupyter_gpu.leases.request import GPURequest
 from jupyter_gpu.provisioner import GPUProvisioner
 from jupyter_gpu.waiting import NotGranted
 
@@ -308,6 +312,70 @@ async def test_a_wait_ends_when_the_start_is_given_up(host: GPUHost, tmp_path: P
         with pytest.raises(asyncio.CancelledError):
             await start
         assert waiting(host) == []
+
+
+class SlowBackend(SimulatedBackend):
+    """A driver that takes as long as the test wants to tell what there is."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.answers, self.asked = threading.Event(), threading.Event()
+        self.answers.set()
+
+    def inventory(self) -> Inventory:
+        self.asked.set()
+        self.answers.wait(60)
+        return super().inventory()
+
+
+async def test_a_start_that_is_given_up_amid_a_slow_look_leaves_nothing_in_the_queue(
+    host: GPUHost, tmp_path: Path
+) -> None:
+    host.backend = slow = SlowBackend(parent=host)
+    async with running(manager(), **for_notebook(notebook(tmp_path, "1:all", "a.ipynb"))):
+        start = asyncio.ensure_future(manager().start_kernel(**for_notebook(notebook(tmp_path, "1:all", "b.ipynb"))))
+        [entry] = await until(lambda: waiting(host))
+        slow.answers.clear()
+        slow.asked.clear()
+        await until(slow.asked.is_set)  # by the thread that asks again
+        start.cancel()
+        assert host.ledger.cancel(entry.id)
+        slow.answers.set()
+        with pytest.raises(asyncio.CancelledError):
+            await start
+        # Whatever thread is still at it has to come through first.
+        await asyncio.get_running_loop().shutdown_default_executor()
+        assert waiting(host) == []
+
+
+async def test_a_kernel_that_ends_leaves_neither_what_it_waits_for_nor_what_was_taken_for_its_next_start(
+    host: GPUHost, tmp_path: Path
+) -> None:
+    made = manager()
+    async with running(made, **for_notebook(notebook(tmp_path, "1:8GiB"))):
+        record = host.kernels.get(made.provisioner.kernel_id)
+        assert record is not None
+        [lease] = held(host)
+        prepared = host.ask_now(host.ask_for(record, GPURequest.parse("2:all"), Origin.API, before=lease))
+        queued = host.ask_now(host.ask_for(record, GPURequest.parse("2:all"), Origin.API, before=lease))
+        record.prepared, record.waiting_id = prepared.id, queued.id
+        assert len(waiting(host)) == 1
+    assert host.leases_now() == []
+
+
+async def test_what_was_taken_for_the_next_start_goes_back_if_that_wants_something_else(
+    host: GPUHost, tmp_path: Path
+) -> None:
+    made = manager()
+    async with running(made, **for_notebook(notebook(tmp_path, "1:8GiB"))) as client:
+        record = host.kernels.get(made.provisioner.kernel_id)
+        assert record is not None
+        [lease] = held(host)
+        prepared = host.ask_now(host.ask_for(record, GPURequest.parse("2:all"), Origin.API, before=lease))
+        record.prepared, record.wanted = prepared.id, "3"
+        await made.restart_kernel(now=True)
+        await client.wait_for_ready(timeout=60)
+        assert [lease.request for lease in held(host)] == ["3"]
 
 
 @pytest.mark.parametrize(

@@ -75,17 +75,25 @@ class Ledger:
         self._kinship.refresh()
         return [lease for lease, orphaned in self.store.rows() if self._lives(lease, orphaned)]
 
-    def ask(self, ask: Ask, survey: Survey) -> Lease | Refusal:
+    def ask(self, ask: Ask, survey: Survey, *, again: bool = False) -> Lease | Refusal:
         """Grant the request, or put it in the queue, or (with `wait` false) refuse it.
 
         A request that waits is asked again, with the same id, until it is granted; it keeps its turn meanwhile.
 
+        Args:
+            ask: what is asked for.
+            survey: what is on the devices.
+            again: whether it waits already. It is not put in the queue a second time, should it have been cancelled.
+
         Raises:
             RequestError: it can never be granted here.
+            LeaseGone: it was asked for again, and had been cancelled.
         """
         request = GPURequest.parse(ask.request)
         with self._decision() as leases:
             mine = next((lease for lease in leases if lease.id == ask.id), None)
+            if mine is None and again:
+                self.store.one(ask.id)
             if mine is not None and mine.state is LeaseState.HELD:
                 return mine
             before = [

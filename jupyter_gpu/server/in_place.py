@@ -5,13 +5,12 @@ Only the kernel knows whether that is so: it asks for this, and takes on the env
 
 from __future__ import annotations
 
-import uuid
 from typing import TYPE_CHECKING
 
 from ..background import in_thread
 from ..devices.processes import process_key
 from ..host import DriverSilent
-from ..leases.lease import Ask, Origin, Owner
+from ..leases.lease import Origin
 from ..leases.ledger import LeaseGone, LedgerError
 from ..leases.request import GPURequest, RequestError
 from ..provisioner import GPUProvisioner
@@ -47,7 +46,7 @@ async def change_in_place(manager: GPUManager, kernel_manager: MappingKernelMana
         raise Conflict("this kernel was not started by the GPU provisioner, so its GPU cannot be changed")
     try:
         request = GPURequest.parse(text)
-        held = await _held(manager, record)
+        held = await host.lease(record.lease_id)
         if held is not None and await host.stays_on_devices(held, request):
             return await manager.change_kernel(kernel_id, text, restart=False)
         await in_thread(host.check_now, request)
@@ -62,11 +61,6 @@ async def change_in_place(manager: GPUManager, kernel_manager: MappingKernelMana
     message = f"{record.label} has {request} now."
     environment = host.variables_for(lease)
     return {**await manager.kernel(kernel_id), "applied": "now", "message": message, "environment": environment}
-
-
-async def _held(manager: GPUManager, record: KernelRecord) -> Lease | None:
-    leases = await in_thread(manager.host.leases_now)
-    return next((lease for lease in leases if lease.id == record.lease_id), None)
 
 
 def _provisioner(kernel_manager: MappingKernelManager, kernel_id: str) -> GPUProvisioner:
@@ -84,16 +78,7 @@ async def _moved(
     process = process_key(record.pid) if record.pid else None
     if process is None:
         raise Conflict("the kernel has no process that its lease could live with")
-    ask = Ask(
-        id=str(uuid.uuid4()),
-        request=str(request),
-        origin=Origin.API,
-        owner=Owner("kernel", record.label, record.kernel_id, record.path),
-        asker=host.process,
-        succeeds=held.id if held else None,
-        wait=False,
-    )
-    lease = await host.acquire(ask)
+    lease = await host.acquire(host.ask_for(record, request, Origin.API, before=held, wait=False))
     await host.started(lease.id, process)
     provisioner.moved_to(lease.id)
     record.lease_id, record.request, record.wanted = lease.id, str(request), str(request)

@@ -13,7 +13,6 @@ from jupyter_events import EventLogger
 from traitlets import Bool, Float, Instance
 from traitlets.config import LoggingConfigurable
 
-from ..background import in_thread
 from ..devices.amount import readable_amount
 from ..host import GPUHost
 from ..usage.sampler import GPUSampler, Need
@@ -101,11 +100,10 @@ class GPUEvents(LoggingConfigurable):
     async def _tell_of_lease(self, record: KernelRecord, what: str, lease_id: str) -> None:
         """Tell that a kernel waits or got what it waited for, with what the ledger has to say of it."""
         try:
-            leases = await in_thread(self.host.leases_now)
+            lease = await self.host.lease(lease_id)
         except Exception as error:  # noqa: BLE001 - an event is no reason to fail
             self.log.debug("A lease could not be looked up for an event: %s", error)
             return
-        lease = next((lease for lease in leases if lease.id == lease_id), None)
         if lease is None:
             return
         devices = [self._device(hold.uuid) for hold in lease.holds]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import uuid
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -14,7 +13,7 @@ from traitlets.config import LoggingConfigurable
 from .. import __version__
 from ..background import in_thread
 from ..host import DriverSilent, GPUHost
-from ..leases.lease import Ask, Lease, LeaseState, Origin, Owner, Refusal
+from ..leases.lease import Lease, LeaseState, Origin, Refusal
 from ..leases.ledger import LeaseGone, LedgerError
 from ..leases.request import GPURequest, RequestError
 from ..usage.sampler import GPUSampler
@@ -213,7 +212,7 @@ class GPUManager(LoggingConfigurable):
             raise NotFound("no request with this id waits; it was granted or cancelled before")
 
     async def _change(self, record: KernelRecord, request: GPURequest, *, restart: bool) -> tuple[str, str]:
-        held = await self._lease_of(record)
+        held = await self.host.lease(record.lease_id)
         if held is not None and await self.host.stays_on_devices(held, request):
             changed = await self.host.change(held.id, request)
             if isinstance(changed, Refusal):
@@ -233,15 +232,7 @@ class GPUManager(LoggingConfigurable):
 
     async def _prepare(self, record: KernelRecord, request: GPURequest, held: Lease | None) -> None:
         """Take the lease of a kernel's next start while it still runs on the old one."""
-        ask = Ask(
-            id=str(uuid.uuid4()),
-            request=str(request),
-            origin=Origin.API,
-            owner=Owner("kernel", record.label, record.kernel_id, record.path),
-            asker=self.host.process,
-            succeeds=held.id if held else None,
-            wait=self.host.policy_for(Origin.API) == "wait",
-        )
+        ask = self.host.ask_for(record, request, Origin.API, before=held)
 
         def on_waiting(waiting: Lease) -> None:
             record.waiting_id = waiting.id
@@ -251,11 +242,10 @@ class GPUManager(LoggingConfigurable):
             lease = await self.host.acquire(ask, on_waiting)
         finally:
             record.waiting_id = None
+        if self.host.kernels.get(record.kernel_id) is not record:
+            await self.host.release(lease.id)
+            raise NotGranted(f"{record.label} has ended, or was restarted, before it got {request}.")
         record.prepared, record.wanted = lease.id, str(request)
-
-    async def _lease_of(self, record: KernelRecord) -> Lease | None:
-        leases = await in_thread(self.host.leases_now)
-        return next((lease for lease in leases if lease.id == record.lease_id), None)
 
     def _require_kernel(self, kernel_id: str) -> None:
         if not self._kernels.is_known(kernel_id):

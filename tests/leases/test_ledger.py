@@ -28,8 +28,8 @@ GIB = 1 << 30
 def ask(ledger: Ledger, survey: Survey, new_ask: Callable[..., Ask]) -> Callable[..., Lease | Refusal]:
     """Asks the ledger: `ask("1:8GiB", "A")`. Asking again with the same label asks again for the same."""
 
-    def ask(request: str, label: str = "A", **more: object) -> Lease | Refusal:
-        return ledger.ask(new_ask(request, label, **more), survey)
+    def ask(request: str, label: str = "A", *, again: bool = False, **more: object) -> Lease | Refusal:
+        return ledger.ask(new_ask(request, label, **more), survey, again=again)
 
     return ask
 
@@ -213,6 +213,8 @@ class TestQueue:
         assert ledger.cancel("B")
         with pytest.raises(LeaseGone, match="cancelled"):
             ledger.confirm_waiting("B")
+        with pytest.raises(LeaseGone, match="cancelled"):
+            ask("0:all", "B", again=True)
         assert is_held(ask("0", "C"))
 
     def test_only_what_waits_can_be_cancelled(self, ask: Callable[..., Lease | Refusal], ledger: Ledger) -> None:
