@@ -79,7 +79,11 @@ async def _moved(
     if process is None:
         raise Conflict("the kernel has no process that its lease could live with")
     lease = await host.acquire(host.ask_for(record, request, Origin.API, before=held, wait=False))
-    await host.started(lease.id, process)
+    try:
+        await host.started(lease.id, process)
+    except BaseException:
+        await host.release(lease.id)
+        raise
     provisioner.moved_to(lease.id)
     record.lease_id, record.request, record.wanted = lease.id, str(request), str(request)
     record.origin, record.state = Origin.API, "running"
