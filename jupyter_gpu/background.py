@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import functools
+import os
 import threading
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -12,18 +14,45 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+_FORKED_POLL_S = 0.005
+
+
+class _Process:
+    """What is known of this process."""
+
+    forked = False
+    """Whether it was forked. It has the event loop of its parent then, which has lost its threads and shares what wakes
+    it with the parent: a thread that ends may wake the other process."""
+
+    @classmethod
+    def note_fork(cls) -> None:
+        cls.forked = True
+
+
+os.register_at_fork(after_in_child=_Process.note_fork)
+
 
 async def in_thread(function: Callable[..., T], *args: Any) -> T:
     """The result of a blocking function, run in a thread where there can still be threads.
 
     When the interpreter shuts down, no more threads can be started, but kernels are still being cleaned up.
     """
+    if _Process.forked:
+        return await result_of(in_daemon(functools.partial(function, *args), "gpu-call"))
     try:
         return await asyncio.to_thread(function, *args)
     except RuntimeError as error:
         if "shutdown" not in str(error):
             raise
         return function(*args)
+
+
+async def result_of(future: Future[T]) -> T:
+    """The result of what runs in a thread."""
+    # What ends may not be able to wake this process.
+    while _Process.forked and not future.done():  # noqa: ASYNC110
+        await asyncio.sleep(_FORKED_POLL_S)
+    return await asyncio.wrap_future(future)
 
 
 def in_daemon(function: Callable[[], T], name: str) -> Future[T]:

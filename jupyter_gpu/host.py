@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from traitlets import Bool, Enum, Float, Type, Unicode, default, validate
 from traitlets.config import SingletonConfigurable
 
-from .background import SharedCall, in_daemon, in_thread
+from .background import SharedCall, in_daemon, in_thread, result_of
 from .devices.device import DeviceBackend, Inventory
 from .devices.processes import ProcessKey, process_key
 from .devices.simulation import SPECIFICATION_VARIABLE
@@ -167,9 +167,8 @@ class GPUHost(SingletonConfigurable):
 
     async def close_within(self, timeout_s: float) -> None:
         """The same, but without waiting longer for a driver that hangs; a daemon thread waits on."""
-        closing = asyncio.wrap_future(in_daemon(self.close, "gpu-close"))
         with contextlib.suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(closing, timeout_s)
+            await asyncio.wait_for(result_of(in_daemon(self.close, "gpu-close")), timeout_s)
 
     def look_soon(self, older_than_s: float = 0.0) -> None:
         """Have the devices looked at in the background, unless that was done in the last `older_than_s` seconds."""
@@ -298,7 +297,7 @@ class GPUHost(SingletonConfigurable):
         if self.last_survey is not None and time.monotonic() - self._last_look < younger_than_s:
             return self.last_survey
         try:
-            return await asyncio.wait_for(asyncio.wrap_future(self._looking.begin()), self.survey_timeout_s)
+            return await asyncio.wait_for(result_of(self._looking.begin()), self.survey_timeout_s)
         except asyncio.TimeoutError:
             if self.last_survey is None:
                 raise DriverSilent(
@@ -440,3 +439,17 @@ class GPUHost(SingletonConfigurable):
     def _ledger_changed(self, leases: Sequence[Lease]) -> Callable[[], None]:
         self._changes += 1
         return self.accounts.apply(leases)
+
+
+_of_parents: list[GPUHost] = []
+"""Hosts that came along with a fork. Their threads did not, and to close their files could disturb the parent."""
+
+
+def _begin_anew() -> None:
+    """Leave the parent's host to the parent: a forked child is an asker of its own."""
+    if GPUHost.initialized():
+        _of_parents.append(GPUHost.instance())
+        GPUHost.clear_instance()
+
+
+os.register_at_fork(after_in_child=_begin_anew)

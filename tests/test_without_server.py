@@ -80,3 +80,28 @@ def test_a_kernelspec_on_disk_gives_them_its_gpu(program: str, notebook: Path, h
     subprocess.run(command, env=environment, check=True, capture_output=True, timeout=60)
     assert executed(program, notebook, "small").split()[0] == UUIDS[3]
     assert [lease for lease in host.leases_now() if lease.owner.kind == "kernel"] == []
+
+
+IN_A_FORK = """
+import os, sys, nbformat
+from nbclient import NotebookClient
+def execute(output):
+    notebook = nbformat.read(sys.argv[1], 4)
+    NotebookClient(notebook, kernel_name=sys.argv[3]).execute()
+    nbformat.write(notebook, output)
+execute(sys.argv[2])
+child = os.fork()
+if child == 0:
+    execute(sys.argv[2])
+    os._exit(0)
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+def test_a_forked_child_starts_kernels_as_its_parent_did(
+    notebook: Path, host: GPUHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(PROGRAMS, "fork", ["-c", IN_A_FORK, "{notebook}", "{output}", "{kernel}"])
+    printed = executed("fork", notebook, "python3", JUPYTER_DEFAULT_PROVISIONER_NAME="gpu-provisioner", JUPYTER_GPU="2")
+    assert printed.split()[0] == UUIDS[2]
+    assert host.leases_now() == []
