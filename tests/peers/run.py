@@ -1,0 +1,324 @@
+"""Other projects' own tests, as they are and with us in the way: what passes there has to pass here.
+
+    python tests/peers/run.py                          # all of it, about forty minutes on two cores
+    python tests/peers/run.py nbclient --jobs 3        # one project, three runs at once
+
+The tests are those of jupyter_client, jupyter_server and nbclient, from the source distributions of the versions that
+are installed, which are fetched from the package index into `.cache/peers`. Each project is run three times: stock;
+with our provisioner as the default and our extension loaded on simulated GPUs; and so on a host without any GPU.
+A test that does not pass is given a second try on its own, in every run alike.
+
+The exit status is 1 if a test that passes stock does not pass with us. The table is written to RESULTS.md beside this.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+from xml.etree import ElementTree as ET
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
+CACHE = ROOT / ".cache" / "peers"
+RESULTS = HERE / "RESULTS.md"
+sys.path.insert(0, str(ROOT / "tests" / "support"))
+
+from kernel_environments import RECIPES, Recipe, environment_python  # noqa: E402 - it stands beside, not in a package
+
+_RUN_TIMEOUT_S = 5400
+_TEST_TIMEOUT_S = 300
+_MOST_RETRIED = 40
+_OURS = CACHE / "ours"
+_LEASES_LEFT = "import sys; from pathlib import Path; from jupyter_gpu.leases.ledger import Ledger; \
+print(len(Ledger(Path(sys.argv[1])).leases()))"
+
+
+@dataclass(frozen=True)
+class Project:
+    """One project's tests."""
+
+    name: str
+    tests: tuple[str, ...]
+    options: tuple[str, ...] = ()
+    """What its tests need of pytest beside its own configuration."""
+    routed: bool = True
+    """Whether kernels come to us through JUPYTER_DEFAULT_PROVISIONER_NAME. If not, the extension does it."""
+
+
+PROJECTS = (
+    Project("jupyter_client", ("tests",), ("-p", "no:asyncio")),
+    Project(
+        "jupyter_server",
+        (
+            "tests/services/kernels",
+            "tests/services/sessions",
+            "tests/services/kernelspecs",
+            "tests/services/api",
+            "tests/services/events",
+            "tests/extension",
+            "tests/test_gateway.py",
+            "tests/test_serverapp.py",
+        ),
+        ("-p", "no:asyncio"),
+        routed=False,
+    ),
+    # Its pytest-asyncio warns of a setting that it does not make, and its warnings are errors.
+    Project("nbclient", ("tests",), ("-o", "asyncio_default_fixture_loop_scope=function")),
+)
+
+INHERENT: dict[str, str] = {}
+"""Tests that cannot pass with us, by the end of their name, with the reason."""
+
+
+@dataclass(frozen=True)
+class Mode:
+    """One way to run them."""
+
+    name: str
+    title: str
+    ours: bool
+    variables: dict[str, str] = field(default_factory=dict)
+
+
+MODES = (
+    Mode("stock", "stock", ours=False),
+    Mode("simulated", "ours, 8 simulated GPUs", True, {"JUPYTER_GPU_SIMULATE": "8xNVIDIA A100-SXM4-40GB:40GiB"}),
+    Mode("no-gpu", "ours, no GPU", ours=True),
+)
+
+
+@dataclass
+class Outcome:
+    """What one run of one project gave."""
+
+    tests: dict[str, str]
+    """`passed`, `failed`, `error` or `skipped` by the test's name."""
+    seconds: float
+    retried: set[str] = field(default_factory=set)
+    """Those that passed at the second try."""
+    leases_left: int | None = None
+
+    def count(self, *states: str) -> int:
+        return sum(state in states for state in self.tests.values())
+
+
+class Runner:
+    """Runs tests in an environment that has the projects and their tests' requirements, with us on top if asked."""
+
+    def __init__(self, projects: tuple[Project, ...]) -> None:
+        versions = {name: metadata.version(name) for name in ("jupyter_client", "jupyter_server", "nbclient")}
+        own = ("nvidia-ml-py", "psutil", "pytest-timeout")
+        RECIPES["peers-tests"] = Recipe(
+            f"{sys.version_info.major}.{sys.version_info.minor}",
+            (*(f"{name}[test]=={version}" for name, version in versions.items()), *own),
+        )
+        self.python = environment_python("peers-tests")
+        self.versions = versions
+        self._sources = {project.name: self._source(project.name) for project in projects}
+        self._install_ours()
+
+    def run(self, project: Project, mode: Mode) -> Outcome:
+        """Run all the project's tests, and those that did not pass once more."""
+        with tempfile.TemporaryDirectory(prefix="jg-") as short, tarfile.open(self._sources[project.name]) as archive:
+            # A copy of its own, since tests write where they are.
+            archive.extractall(short, filter="data")
+            directory = Path(short) / f"{project.name}-{self.versions[project.name]}"
+            runtime = Path(short) / "runtime"
+            outcome = self._pytest(project, mode, directory, runtime, project.tests)
+            again = {name for name, state in outcome.tests.items() if state in ("failed", "error")}
+            if 0 < len(again) <= _MOST_RETRIED:
+                files = sorted({_file(name, directory) for name in again})
+                words = " or ".join(sorted({name.rpartition("::")[2].partition("[")[0] for name in again}))
+                second = self._pytest(project, mode, directory, runtime, (*files, "-k", words), "-second")
+                outcome.retried = {name for name in again if second.tests.get(name) == "passed"}
+                outcome.tests.update(dict.fromkeys(outcome.retried, "passed"))
+            if mode.ours:
+                outcome.leases_left = self._leases_left(runtime)
+            return outcome
+
+    def _pytest(
+        self, project: Project, mode: Mode, directory: Path, runtime: Path, tests: tuple[str, ...], suffix: str = ""
+    ) -> Outcome:
+        report = CACHE / f"{project.name}-{mode.name}{suffix}.xml"
+        report.unlink(missing_ok=True)
+        command = [
+            str(self.python), "-m", "pytest", "-q", "-p", "no:cacheprovider", "-o", "log_cli=false", "--color=no",
+            f"--junitxml={report}", f"--timeout={_TEST_TIMEOUT_S}", *project.options,
+            *(("-p", "with_ours") if mode.ours else ()), *tests,
+        ]  # fmt: skip
+        with report.with_suffix(".log").open("wb") as log:
+            subprocess.run(
+                command,
+                cwd=directory,
+                env=self._environment(project, mode, runtime),
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                timeout=_RUN_TIMEOUT_S,
+                check=False,
+            )
+        if not report.exists():
+            raise SystemExit(f"{project.name}, {mode.title}: the tests did not run; see {report.with_suffix('.log')}")
+        return _read(report)
+
+    def _environment(self, project: Project, mode: Mode, runtime: Path) -> dict[str, str]:
+        left_out = ("JUPYTER", "CUDA_", "PYTEST", "PYTHON", "VIRTUAL_ENV", "NVML")
+        variables = {name: value for name, value in os.environ.items() if not name.startswith(left_out)}
+        variables["PATH"] = f"{self.python.parent}{os.pathsep}{variables.get('PATH', os.defpath)}"
+        if mode.ours:
+            variables |= mode.variables
+            variables["PYTHONPATH"] = f"{_OURS}{os.pathsep}{HERE}"
+            variables["JUPYTER_GPU_RUNTIME_DIR"] = str(runtime)
+            if project.routed:
+                variables["JUPYTER_DEFAULT_PROVISIONER_NAME"] = "gpu-provisioner"
+        return variables
+
+    def _leases_left(self, runtime: Path) -> int:
+        """How many leases the tests left behind, of processes that still live."""
+        done = subprocess.run(
+            [str(self.python), "-c", _LEASES_LEFT, str(runtime)],
+            env={**os.environ, "PYTHONPATH": str(_OURS)},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=True,
+        )
+        return int(done.stdout)
+
+    def _source(self, name: str) -> Path:
+        """The source distribution of the installed version, fetched if it is not there."""
+        CACHE.mkdir(parents=True, exist_ok=True)
+        archive = CACHE / f"{name}-{self.versions[name]}.tar.gz"
+        if not archive.exists():
+            print(f"fetching {archive.name} …", flush=True)
+            wanted = f"{name}=={self.versions[name]}"
+            self._pip("download", "--no-deps", "--no-binary", name, "--dest", str(CACHE), wanted)
+        return archive
+
+    def _install_ours(self) -> None:
+        """Our wheel as the tree is now, in a folder of its own, so that a stock run knows nothing of it."""
+        shutil.rmtree(_OURS, ignore_errors=True)
+        self._pip("install", "--no-deps", "--target", str(_OURS), str(ROOT), HATCH_JUPYTER_BUILDER_SKIP_NPM="1")
+
+    def _pip(self, *arguments: str, **variables: str) -> None:
+        command = [str(self.python), "-m", "pip", arguments[0], "--quiet", *arguments[1:]]
+        subprocess.run(command, env={**os.environ, **variables}, check=True)
+
+
+def _read(report: Path) -> Outcome:
+    suite = ET.parse(report).getroot().find("testsuite")
+    assert suite is not None
+    tests = {}
+    for case in suite.iter("testcase"):
+        kinds = {child.tag for child in case}
+        state = next((word for word in ("error", "failure", "skipped") if word in kinds), "passed")
+        tests[f"{case.get('classname')}::{case.get('name')}"] = "failed" if state == "failure" else state
+    return Outcome(tests, float(suite.get("time", "0")))
+
+
+def _file(name: str, directory: Path) -> str:
+    """The file of a test, whose name begins with it and, after it, may have classes."""
+    words = name.partition("::")[0].split(".")
+    while words and not directory.joinpath(*words).with_suffix(".py").exists():
+        words.pop()
+    return str(Path(*words).with_suffix(".py")) if words else "tests"
+
+
+def _differences(stock: Outcome, ours: Outcome) -> dict[str, tuple[str, str]]:
+    """The tests that end otherwise, with how."""
+    return {
+        name: (stock.tests.get(name, "not there"), ours.tests.get(name, "not there"))
+        for name in sorted(stock.tests.keys() | ours.tests.keys())
+        if stock.tests.get(name) != ours.tests.get(name)
+    }
+
+
+def _reason(name: str) -> str | None:
+    return next((reason for end, reason in INHERENT.items() if name.partition("[")[0].endswith(end)), None)
+
+
+def _written(outcomes: dict[tuple[str, str], Outcome], versions: dict[str, str]) -> tuple[str, bool]:
+    """The results as Markdown, and whether everything that passes stock passes with us."""
+    lines = [
+        "# Other projects' tests, stock and with jupyter_gpu",
+        "",
+        (
+            f"Written by `tests/peers/run.py` on Python {platform.python_version()}, {platform.system()} "
+            f"{platform.machine()}. Leases are what is left in the ledger once the tests have ended."
+        ),
+        "",
+        "| tests of | run | passed | failed | skipped | at the second try | leases left |",
+        "| --- | --- | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for (name, mode_name), outcome in outcomes.items():
+        title = next(mode.title for mode in MODES if mode.name == mode_name)
+        left = "" if outcome.leases_left is None else str(outcome.leases_left)
+        lines.append(
+            f"| {name} {versions[name]} | {title} | {outcome.count('passed')} | {outcome.count('failed', 'error')} | "
+            f"{outcome.count('skipped')} | {len(outcome.retried)} | {left} |"
+        )
+    lines += ["", "## Tests that end otherwise than stock", ""]
+    good, found = True, False
+    for (name, mode_name), ours in outcomes.items():
+        stock = outcomes.get((name, "stock"))
+        if mode_name == "stock" or stock is None:
+            continue
+        for test, (before, after) in _differences(stock, ours).items():
+            found, reason = True, _reason(test)
+            good = good and (before != "passed" or reason is not None)
+            lines.append(f"- {name}, {mode_name}: `{test}`: {before}, {after}. {reason or ''}".rstrip())
+    if not found:
+        lines.append("None.")
+    failing = [
+        f"- {name}: `{test}`: {state}"
+        for (name, mode_name), outcome in outcomes.items()
+        if mode_name == "stock"
+        for test, state in outcome.tests.items()
+        if state in ("failed", "error")
+    ]
+    lines += ["", "## Tests that do not pass stock", "", *(failing or ["None."]), ""]
+    return "\n".join(lines), good
+
+
+def main() -> int:
+    """Run what the command line names. Returns the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("projects", nargs="*", help="default: all", metavar="PROJECT")
+    parser.add_argument("--mode", action="append", choices=[mode.name for mode in MODES], help="default: all")
+    parser.add_argument("--jobs", type=int, default=1, help="how many runs at once; default: 1")
+    parser.add_argument("--no-write", action="store_true", help="leave RESULTS.md as it is")
+    options = parser.parse_args()
+    unknown = set(options.projects) - {project.name for project in PROJECTS}
+    if unknown:
+        parser.error(f"there is no project {min(unknown)}; there are {', '.join(each.name for each in PROJECTS)}")
+    projects = tuple(each for each in PROJECTS if not options.projects or each.name in options.projects)
+    modes = [each for each in MODES if not options.mode or each.name in options.mode]
+    runner = Runner(projects)
+
+    def run(project: Project, mode: Mode) -> Outcome:
+        outcome = runner.run(project, mode)
+        counts = f"{outcome.count('passed')} passed, {outcome.count('failed', 'error')} failed"
+        print(f"{project.name}, {mode.title}: {counts} in {outcome.seconds:.0f} s", flush=True)
+        return outcome
+
+    with ThreadPoolExecutor(options.jobs) as pool:
+        futures = {(each.name, mode.name): pool.submit(run, each, mode) for each in projects for mode in modes}
+    outcomes = {key: future.result() for key, future in futures.items()}
+    text, good = _written(outcomes, runner.versions)
+    print(f"\n{text}")
+    if not options.no_write:
+        RESULTS.write_text(text)
+    return 0 if good else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
