@@ -1,5 +1,5 @@
 /** Questions that are asked within so long of one another are asked together. */
-const WINDOW_MS = 10;
+const WINDOW_MS = 25;
 
 /**
  * Asks for several parts of one thing at once, where they are wanted at the same moment.
