@@ -16,6 +16,7 @@ from .server.handlers import handlers
 from .server.idle_policy import GPUIdlePolicy
 from .server.kernel_events import GPUEvents
 from .server.manager import GPUManager
+from .server.metrics import GPUMetrics
 from .server.socket import KernelSocket
 from .usage.sampler import GPUSampler
 
@@ -62,7 +63,7 @@ class GPUExtension(ExtensionApp):
     manager_class = Type(GPUManager, klass=GPUManager, help="What answers the REST API.").tag(config=True)
 
     classes = [  # noqa: RUF012 - traitlets' way
-        GPUHost, GPUKernelSpecManager, GPUManager, GPUEvents, GPUIdlePolicy, GPUSampler, GPUWatchdog,
+        GPUHost, GPUKernelSpecManager, GPUManager, GPUEvents, GPUIdlePolicy, GPUMetrics, GPUSampler, GPUWatchdog,
     ]  # fmt: skip
 
     def initialize_settings(self) -> None:
@@ -82,6 +83,7 @@ class GPUExtension(ExtensionApp):
         self._idle_policy = GPUIdlePolicy(
             serverapp, host=host, sampler=manager.sampler, event_logger=serverapp.event_logger, parent=self
         )
+        self._metrics = GPUMetrics(host=host, sampler=manager.sampler, parent=self)
         self.settings.update(gpu_manager=manager)
         serverapp.web_app.settings["gpu_manager"] = manager
         if self.kernel_spec_variants and manager.provisioner_reason is None:
@@ -98,6 +100,7 @@ class GPUExtension(ExtensionApp):
         self._kernel_events.start()
         self._watchdog.start()
         self._idle_policy.start()
+        self._metrics.start()
 
     async def stop_extension(self) -> None:
         """End what waits for a GPU, and let go of the driver. The server shuts its kernels down after this."""
@@ -105,6 +108,7 @@ class GPUExtension(ExtensionApp):
         self._kernel_events.stop()
         self._watchdog.stop()
         self._idle_policy.stop()
+        self._metrics.stop()
         self._manager.close()
         if not GPUHost.initialized():
             return

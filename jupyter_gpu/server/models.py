@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = [
     "JSON",
     "Snapshot",
+    "device_memory",
     "devices_model",
     "kernel_devices_model",
     "kernel_state",
@@ -106,7 +107,7 @@ def _device_model(device: Device, leases: list[JSON], snapshot: Snapshot) -> JSO
     usage = snapshot.survey.usage.get(device.uuid)
     state = snapshot.states[device.uuid]
     capability = device.compute_capability
-    used, source = _device_memory(usage)
+    used, source = device_memory(usage)
     missing = {"usage": "The driver did not tell."} if usage is None and device.leasable else {}
     return {
         "uuid": device.uuid,
@@ -136,7 +137,7 @@ def _device_model(device: Device, leases: list[JSON], snapshot: Snapshot) -> JSO
     }
 
 
-def _device_memory(usage: DeviceUsage | None) -> tuple[int | None, str | None]:
+def device_memory(usage: DeviceUsage | None) -> tuple[int | None, str | None]:
     """What is in use on a device, in bytes, and who says so.
 
     GPUs that share the host's memory have no figure of their own, but their processes do.

@@ -118,6 +118,11 @@ class GPUSampler(LoggingConfigurable):
         """The last snapshot, however old; `None` before the first."""
         return self._last
 
+    @property
+    def age_s(self) -> float | None:
+        """How long ago the devices were last looked at with success, in seconds; `None` if they never were."""
+        return None if self._seen is None else max(0.0, self._clock() - self._seen.at)
+
     def watch(self) -> None:
         """Note that a client has asked: it is watching for a while from now on. Never blocks."""
         with self._condition:
