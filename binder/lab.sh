@@ -9,6 +9,8 @@ if [ -z "${JUPYTER_GPU_SIMULATE:-}" ] && ! nvidia-smi -L >/dev/null 2>&1; then
   echo "  This machine has no NVIDIA driver: JupyterLab opens on four SIMULATED GPUs. Nothing is computed on a GPU."
   echo
 fi
+# For terminals in JupyterLab, where one writes `jupyter gpu`.
+export PATH="$PWD/.venv/bin:$PATH"
 if [ "$(id -u)" = 0 ]; then
   arguments+=(--allow-root)
 fi

@@ -27,6 +27,7 @@ from jupyter_gpu.cli.base import GPUCommand
 from jupyter_gpu.kernel.arguments import Language
 from jupyter_gpu.kernel.entrance import framework_names
 from jupyter_gpu.kernel.session import Session
+from jupyter_gpu.server.metrics import DEVICE_GAUGES, KERNEL_GAUGES, SERVER_GAUGES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -63,9 +64,6 @@ _NOT_VARIABLES = {"JUPYTER_GPU_ACCOUNT_H"}
 def page() -> str:
     """The whole page."""
     parts = [
-        "# Reference",
-        _INTRODUCTION,
-        _contents(),
         "## Configuration",
         _WHERE_TO_CONFIGURE,
         *_configuration(),
@@ -79,20 +77,21 @@ def page() -> str:
         "## Events",
         "To be had from the server's `/api/events/subscribe`.",
         *_events(),
+        "## Metrics",
+        "Gauges on the server's `/metrics`. What is unknown has no sample.",
+        _metrics(),
         "## Settings in JupyterLab",
         "In *Settings → Settings Editor → GPUs*.",
         _settings(),
         "## Environment variables",
         _environment_variables(),
     ]
-    return "\n\n".join(parts) + "\n"
+    return "\n\n".join(("# Reference", _INTRODUCTION, _contents(parts), *parts)) + "\n"
 
 
-def _contents() -> str:
-    sections = (
-        "Configuration", "Commands", "`%gpu`", "REST API", "Events", "Settings in JupyterLab", "Environment variables",
-    )  # fmt: skip
-    return " · ".join(f"[{title}](#{re.sub(r'[^a-z -]', '', title.lower()).replace(' ', '-')})" for title in sections)
+def _contents(parts: Iterable[str]) -> str:
+    titles = [part.removeprefix("## ") for part in parts if part.startswith("## ")]
+    return " · ".join(f"[{title}](#{re.sub(r'[^a-z -]', '', title.lower()).replace(' ', '-')})" for title in titles)
 
 
 # Configuration
@@ -312,6 +311,12 @@ def _type(field: dict[str, Any]) -> str:
         return ", ".join(f"`{value}`" for value in field["enum"])
     kind = field.get("type", "")
     return " or ".join(kind) if isinstance(kind, list) else str(kind)
+
+
+def _metrics() -> str:
+    kinds = ((SERVER_GAUGES, "none"), (DEVICE_GAUGES, "`device_uuid`"), (KERNEL_GAUGES, "`kernel_id`, `device_uuid`"))
+    rows = [(f"`{name}`", labels, _prose(text)) for gauges, labels in kinds for name, text in gauges.items()]
+    return _table(("gauge", "labels", ""), rows)
 
 
 def _settings() -> str:
