@@ -179,6 +179,25 @@ EXPORT nvmlReturn_t nvmlDeviceGetPcieThroughput(nvmlDevice_t handle, unsigned in
     return end_with_gpu_figure(handle, kib_per_s, 1000);
 }
 
+EXPORT nvmlReturn_t nvmlDeviceGetMaxPcieLinkGeneration(nvmlDevice_t handle, unsigned int *link_generation) {
+    BEGIN(handle, device);
+    (void)device;
+    return end_with_gpu_figure(handle, link_generation, 4);
+}
+
+EXPORT nvmlReturn_t nvmlDeviceGetMaxPcieLinkWidth(nvmlDevice_t handle, unsigned int *lanes) {
+    BEGIN(handle, device);
+    (void)device;
+    return end_with_gpu_figure(handle, lanes, 16);
+}
+
+/* There are no links between the GPUs here. */
+EXPORT nvmlReturn_t nvmlDeviceGetNvLinkVersion(nvmlDevice_t handle, unsigned int link, unsigned int *version) {
+    BEGIN(handle, device);
+    (void)link, (void)version, (void)device;
+    return end_call_with(NVML_ERROR_NOT_SUPPORTED);
+}
+
 EXPORT nvmlReturn_t nvmlDeviceGetFieldValues(nvmlDevice_t handle, int count, nvmlFieldValue_t *values) {
     BEGIN(handle, device);
     (void)device;
