@@ -105,17 +105,26 @@ class KernelModels:
         """All kernels as a table: the names of the columns once, and a row for each kernel.
 
         Sixty-four kernels with all names in each would be half as large again as what a client should get every second.
+        So would the reasons why something is unknown, which are the same for most.
         """
         by_uuid = snapshot.survey.inventory.by_uuid()
         models = [self.model(kernel_id, snapshot, by_uuid) for kernel_id in self.ids()]
+        places: dict[tuple[tuple[str, str], ...], int] = {}
+        rows = []
+        for model in models:
+            *cells, devices = model.values()
+            device_rows = []
+            for device in devices:
+                *device_cells, reasons = device.values()
+                device_rows.append([*device_cells, places.setdefault(tuple(reasons.items()), len(places))])
+            rows.append([*cells, device_rows])
         return {
             "time": snapshot.time,
             "stale": snapshot.stale,
             "columns": COLUMNS,
             "device_columns": DEVICE_COLUMNS,
-            "rows": [
-                [*list(model.values())[:-1], [list(device.values()) for device in model["devices"]]] for model in models
-            ],
+            "reasons": [dict(reasons) for reasons in places],
+            "rows": rows,
         }
 
     def _facts(self, kernel_id: str) -> Hashable:

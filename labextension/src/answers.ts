@@ -1,10 +1,12 @@
 import { GPUError } from './errors';
-import { IKernel, IKernelDevice, IKernels } from './rest';
+import { IKernel, IKernelDevice, IKernels, Reasons } from './rest';
 
 /** Kernels as the server sends them: the names of the fields once, and a row of values for each kernel. */
 interface IKernelTable extends Omit<IKernels, 'kernels'> {
   readonly columns: readonly string[];
   readonly device_columns: readonly string[];
+  /** What is unknown and why. A device has the place of its own in it, since most have the same. */
+  readonly reasons?: readonly Reasons[];
   readonly rows: readonly (readonly unknown[])[];
 }
 
@@ -13,13 +15,19 @@ export function readKernels(answer: IKernels | IKernelTable): IKernels {
   if (!('rows' in answer)) {
     return withList(answer, 'kernels');
   }
-  const { columns, device_columns, rows, ...rest } = answer;
+  const { columns, device_columns, reasons, rows, ...rest } = answer;
   const kernels = rows.map(row => {
     const kernel = named<IKernel>(columns, row);
     const devices = kernel.devices as unknown as (readonly unknown[])[];
     return {
       ...kernel,
-      devices: devices.map(cells => named<IKernelDevice>(device_columns, cells))
+      devices: devices.map(cells => {
+        const device = named<{ reasons: unknown }>(device_columns, cells);
+        if (typeof device.reasons === 'number') {
+          device.reasons = reasons?.[device.reasons] ?? {};
+        }
+        return device as IKernelDevice;
+      })
     };
   });
   return { ...rest, kernels };

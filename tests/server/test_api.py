@@ -43,6 +43,8 @@ class API:
         kernels = [dict(zip(table["columns"], row, strict=True)) for row in table["rows"]]
         for kernel in kernels:
             kernel["devices"] = [dict(zip(table["device_columns"], row, strict=True)) for row in kernel["devices"]]
+            for device in kernel["devices"]:
+                device["reasons"] = table["reasons"][device["reasons"]]
             Draft202012Validator(schema_of("/gpu/api/kernels/{kernel_id}", "get")).validate(kernel)
         return kernels
 

@@ -14,9 +14,11 @@ import yaml
 from crowd import Crowd
 from jsonschema import Draft202012Validator
 from kernel_client import printed
+from nvml_stand_in import NO_PERMISSION
 from tornado.httpclient import HTTPClientError
 
 import jupyter_gpu
+from jupyter_gpu.kernels import IdleMark
 from jupyter_gpu.leases.lease import Ask, Origin, Owner
 from jupyter_gpu.server.manager import GPUManager
 
@@ -52,6 +54,8 @@ class Client:
         kernels = [dict(zip(table["columns"], row, strict=True)) for row in table["rows"]]
         kernel = next(kernel for kernel in kernels if kernel["kernel_id"] == kernel_id)
         kernel["devices"] = [dict(zip(table["device_columns"], row, strict=True)) for row in kernel["devices"]]
+        for device in kernel["devices"]:
+            device["reasons"] = table["reasons"][device["reasons"]]
         return kernel
 
     async def start(self, kernel: str = "python3-gpu1", path: str = "a.ipynb") -> tuple[str, Any]:
@@ -262,6 +266,24 @@ class TestSixtyFourKernels:
         assert {row[columns.index("execution_state")] for row in table["rows"]} == {"idle"}
         devices = json.loads((await manager.devices()).content)["devices"]
         assert [len(device["leases"]) for device in devices] == [8] * 8
+
+    async def test_so_are_they_where_all_are_idle_and_the_driver_tells_nothing_of_any(
+        self, manager: GPUManager, crowd: Crowd
+    ) -> None:
+        for uuid in crowd.uuids:
+            for function in ("nvmlDeviceGetComputeRunningProcesses_v3", "nvmlDeviceGetProcessUtilization"):
+                crowd.stand_in.fail(function, NO_PERMISSION, uuid)
+        for record in manager.host.kernels:
+            record.idle = IdleMark(1_700_000_000.123, "shut-down", 1_700_000_600, exempt=False)
+        content = (await manager.kernels()).content
+        assert len(content) < LARGEST_BODY
+        table = json.loads(content)
+        assert all(row[table["columns"].index("idle")] for row in table["rows"])
+        place, utilization = (table["device_columns"].index(name) for name in ("reasons", "utilization_percent"))
+        for row in table["rows"]:
+            [device] = row[-1]
+            assert device[utilization] is None
+            assert table["reasons"][device[place]].keys() == {"used_bytes", "utilization_percent", "peak_bytes"}
 
     async def test_one_step_of_history_is_too(self, manager: GPUManager) -> None:
         await manager.devices()

@@ -109,9 +109,17 @@ describe('GPUAPI', () => {
         time: 1,
         stale: null,
         columns: ['kernel_id', 'label', 'devices'],
-        device_columns: ['uuid', 'used_bytes'],
+        device_columns: ['uuid', 'used_bytes', 'reasons'],
+        reasons: [{}, { used_bytes: 'Nobody tells.' }],
         rows: [
-          ['k1', 'A.ipynb', [['GPU-1', 5]]],
+          [
+            'k1',
+            'A.ipynb',
+            [
+              ['GPU-1', 5, 0],
+              ['GPU-2', null, 1]
+            ]
+          ],
           ['k2', 'B.ipynb', []]
         ]
       })
@@ -123,7 +131,14 @@ describe('GPUAPI', () => {
         {
           kernel_id: 'k1',
           label: 'A.ipynb',
-          devices: [{ uuid: 'GPU-1', used_bytes: 5 }]
+          devices: [
+            { uuid: 'GPU-1', used_bytes: 5, reasons: {} },
+            {
+              uuid: 'GPU-2',
+              used_bytes: null,
+              reasons: { used_bytes: 'Nobody tells.' }
+            }
+          ]
         },
         { kernel_id: 'k2', label: 'B.ipynb', devices: [] }
       ]
