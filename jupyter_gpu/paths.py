@@ -21,7 +21,8 @@ class UnsafeDirectory(Exception):  # noqa: N818 - it names what was found
 def runtime_directory() -> Path:
     """The directory of the ledger and the accounts: local to this host, private to this user, gone after a boot.
 
-    It is `$JUPYTER_GPU_RUNTIME_DIR`, else `$XDG_RUNTIME_DIR/jupyter-gpu`, else `jupyter-gpu-<uid>` in the directory
+    It is `$JUPYTER_GPU_RUNTIME_DIR`, else `$XDG_RUNTIME_DIR/jupyter-gpu` where that is this user's (`sudo -E` and `su`
+    leave another's in the environment), else `jupyter-gpu-<uid>` in the directory
     for temporary files. A home directory would not do: it may be shared with other hosts, where the ledger's locks do
     not hold. The directory is not made here.
     """
@@ -29,7 +30,7 @@ def runtime_directory() -> Path:
     if chosen:
         return Path(chosen)
     session = os.environ.get("XDG_RUNTIME_DIR")
-    if session and os.path.isdir(session) and os.access(session, os.W_OK):  # noqa: PTH112
+    if session and _is_own_directory(session):
         return Path(session) / "jupyter-gpu"
     return Path("/tmp" if os.path.isdir("/tmp") else tempfile.gettempdir()) / f"jupyter-gpu-{os.getuid()}"  # noqa: PTH112, S108
 
@@ -59,10 +60,24 @@ def private_directory(path: Path) -> Path:
     return path
 
 
+def _is_own_directory(path: str) -> bool:
+    try:
+        status = os.stat(path)  # noqa: PTH116 - no path is made for what may not be used
+    except OSError:
+        return False
+    return stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid() and os.access(path, os.W_OK)
+
+
 def _close(path: Path, mode: int) -> None:
-    """Shut others out of a directory, if nobody can have meant it for anything but ours."""
+    """Shut others out of a directory, if nobody can have meant it for anything but ours or has put anything there."""
     try:
         names = os.listdir(str(path))
+        planted = [name for name in names if (path / name).lstat().st_uid != os.getuid()]
+        if planted:
+            raise UnsafeDirectory(
+                f"the directory {path} was open to other users, and {planted[0]!r} in it belongs to one of them; "
+                f"remove the directory, or set {RUNTIME_DIRECTORY_VARIABLE} to another"
+            )
         if mode & stat.S_ISVTX or (names and _LEDGER not in names):
             raise UnsafeDirectory(
                 f"the directory {path} is open to other users and holds other things; "

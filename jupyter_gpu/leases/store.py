@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
+import stat
 import threading
 import time
 from itertools import groupby
@@ -272,8 +273,10 @@ class LedgerStore:
         return os.getpid(), status.st_dev, status.st_ino
 
     def _connect(self) -> sqlite3.Connection:
-        if self.path.is_symlink():
-            raise LedgerError(f"{self.path} is a symbolic link; remove it")
+        with contextlib.suppress(FileNotFoundError):
+            status = self.path.lstat()
+            if not stat.S_ISREG(status.st_mode) or status.st_uid != os.getuid():
+                raise LedgerError(f"{self.path} is a symbolic link or no file of this user; remove it")
         connection = sqlite3.connect(self.path, timeout=_BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
         try:
             self.path.chmod(0o600)

@@ -34,6 +34,8 @@ from .in_place import change_in_place
 from .manager import GPUManager
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from jupyter_server.serverapp import ServerApp
 
     from ..kernels import KernelRecord
@@ -67,9 +69,13 @@ class PeerIdentity(IdentityProvider):
         record = next((each for each in records if each.lease_id and each.lease_id == lease_id), None) or next(
             (each for each in records if each.kernel_id == kernel_id), None
         )
-        if record is None or not await in_thread(_belongs, pid, record):
+        if record is None:
             return None
-        return User(username=record.kernel_id, name=record.label)
+        if pid == 0:
+            # A kernel in a container of its own: its pid means nothing here, and the lease that it knows must do.
+            return _user(record) if record.lease_id == lease_id else None
+        kernels = {each.pid for each in records if each.pid}
+        return _user(record) if await in_thread(_belongs, pid, record, kernels) else None
 
     def is_token_authenticated(self, handler: web.RequestHandler) -> bool:  # noqa: ARG002 - jupyter_server's signature
         """Always: the socket is no place that a web page could make a browser call."""
@@ -100,11 +106,14 @@ class SelfHandler(KernelHandler):
             await self.answer(self.manager.apply(own, change))
 
     def _asked(self) -> tuple[KernelChange, bool]:
-        body = self.get_json_body()
+        try:
+            body = json.loads(self.request.body)
+        except (ValueError, RecursionError):
+            body = None
         in_place = bool(body.pop("in_place", False)) if isinstance(body, dict) else False
         if isinstance(body, dict):
-            # The rest is checked as it is for every client.
             self.request.body = json.dumps(body).encode()
+        # The rest is checked as it is for every client, and so is what is no JSON.
         return self._change(), in_place
 
     def _own_id(self, kernel_id: str) -> str:
@@ -152,7 +161,7 @@ class KernelSocket(LoggingConfigurable):
             _remove_dead(directory)
             path = directory / f"{_PREFIX}{me.pid}-{me.start_time}{_SUFFIX}"
             listening = _listening(path)
-        except (OSError, UnsafeDirectory) as error:
+        except (OSError, ValueError, UnsafeDirectory) as error:  # ValueError: what is in its place is no socket
             self.log.warning("Kernels cannot reach this server for %%gpu: %s", error)
             return
         self._server = HTTPServer(self._application(), max_body_size=_LARGEST_BODY)
@@ -211,15 +220,23 @@ def _peer(handler: web.RequestHandler) -> tuple[int, int]:
     return pid, uid
 
 
-def _belongs(pid: int, record: KernelRecord) -> bool:
-    """Whether a process is the kernel's or one of those that it started."""
-    if pid == 0:
-        # A kernel in a container of its own: its pid means nothing here, and the lease that it knows must do.
-        return record.lease_id is not None
+def _user(record: KernelRecord) -> User:
+    return User(username=record.kernel_id, name=record.label)
+
+
+def _belongs(pid: int, record: KernelRecord, kernels: Collection[int]) -> bool:
+    """Whether a process is the kernel's or one of those that it started.
+
+    Args:
+        pid: the process.
+        record: the kernel.
+        kernels: the pids of all kernels. Below one of them, what a process's environment says does not count: a kernel
+            could start a process with another's.
+    """
     ancestor = pid
     for _ in range(_DEEPEST_TREE):
-        if ancestor == record.pid:
-            return True
+        if ancestor in kernels:
+            return ancestor == record.pid
         stat = process_stat(ancestor)
         if stat is None or stat[0] <= 1:
             break
@@ -231,6 +248,6 @@ def _remove_dead(directory: Path) -> None:
     """Remove the sockets of servers that ended without doing so."""
     for path in directory.glob(f"{_PREFIX}*{_SUFFIX}"):
         pid, _, start_time = path.name[len(_PREFIX) : -len(_SUFFIX)].partition("-")
-        if pid.isdigit() and start_time.isdigit() and not is_alive(ProcessKey(int(pid), int(start_time))):
+        if pid.isdecimal() and start_time.isdecimal() and not is_alive(ProcessKey(int(pid), int(start_time))):
             with contextlib.suppress(OSError):
                 path.unlink()
