@@ -331,15 +331,6 @@ uint64_t jgpu_account_used(const struct jgpu_account *account, unsigned device) 
     return used;
 }
 
-bool jgpu_account_is_shared(const struct jgpu_account *account, const struct jgpu_account_slot *own, unsigned device) {
-    for (unsigned number = slots_claimed(account); number-- > 0;) {
-        struct jgpu_account_slot *slot = jgpu_account_slot(account, number);
-        if (slot != own && (atomic_load(pending_in(account, slot, device)) | atomic_load(used_in(slot, device))) != 0)
-            return true;
-    }
-    return false;
-}
-
 enum jgpu_grant jgpu_account_reserve(const struct jgpu_account *account, struct jgpu_account_slot *own, unsigned device,
                                      uint64_t bytes) {
     uint64_t limit = jgpu_account_limit(account, device);
@@ -360,6 +351,25 @@ enum jgpu_grant jgpu_account_reserve(const struct jgpu_account *account, struct 
         return JGPU_GRANTED;
     jgpu_account_cancel(account, own, device, bytes);
     return sum(used, bytes) <= limit ? JGPU_CONTENDED : JGPU_REFUSED;
+}
+
+enum jgpu_trial jgpu_account_begin_trial(const struct jgpu_account *account, struct jgpu_account_slot *own,
+                                         unsigned device, uint64_t bytes) {
+    uint64_t limit = jgpu_account_limit(account, device);
+    atomic_fetch_add(pending_in(account, own, device), bytes);
+    enum jgpu_trial found = JGPU_ALONE;
+    for (unsigned number = slots_claimed(account); number-- > 0 && found != JGPU_SHARED;) {
+        struct jgpu_account_slot *slot = jgpu_account_slot(account, number);
+        uint64_t pending = atomic_load(pending_in(account, slot, device));
+        uint64_t used = atomic_load(used_in(slot, device));
+        if (slot != own ? (pending | used) != 0 : used > limit)
+            found = JGPU_SHARED;
+        else if (slot == own && pending != bytes)
+            found = JGPU_BUSY;
+    }
+    if (found != JGPU_ALONE)
+        jgpu_account_cancel(account, own, device, bytes);
+    return found;
 }
 
 /* Never below zero, so that a slot that was emptied under a wrong belief cannot lock its lease out for good. */

@@ -116,6 +116,19 @@ enum jgpu_grant jgpu_account_reserve(const struct jgpu_account *account, struct 
                                      uint64_t bytes);
 void jgpu_account_cancel(const struct jgpu_account *account, struct jgpu_account_slot *own, unsigned device,
                          uint64_t bytes);
+
+/* What came of asking to be alone with a device. */
+enum jgpu_trial {
+    JGPU_ALONE,
+    JGPU_BUSY,   /* another thread of this process asks at the same moment */
+    JGPU_SHARED, /* other processes have a part in it, or more is held than may be */
+};
+
+/* Ask to try what might pass the cap by `bytes`. Where granted they are pending, like a reservation's, but beyond what
+ * may be held: until they are cancelled nobody else in the lease is granted anything that would not fit beside them.
+ * Two processes that ask at once both see the other, and so do a trial and a reservation. */
+enum jgpu_trial jgpu_account_begin_trial(const struct jgpu_account *account, struct jgpu_account_slot *own,
+                                         unsigned device, uint64_t bytes);
 /* Turn `reserved` pending bytes into `actual` used ones, and note the peak. */
 void jgpu_account_commit(const struct jgpu_account *account, struct jgpu_account_slot *own, unsigned device,
                          uint64_t reserved, uint64_t actual);
@@ -125,8 +138,6 @@ void jgpu_account_note_refusal(const struct jgpu_account *account, unsigned devi
 
 /* What all slots hold together, in bytes. */
 uint64_t jgpu_account_used(const struct jgpu_account *account, unsigned device);
-/* Whether any other process holds or asks for memory of a device. */
-bool jgpu_account_is_shared(const struct jgpu_account *account, const struct jgpu_account_slot *own, unsigned device);
 /* What may be held by allocations, in bytes: the cap less what the driver took for itself; JGPU_NO_CAP is no cap. */
 uint64_t jgpu_account_limit(const struct jgpu_account *account, unsigned device);
 

@@ -135,7 +135,7 @@ static CUresult run(CUresult (*real)(CUgraphExec, CUstream), CUgraphExec handle,
     if (!refused)
         JGPU_CALL(result, real(handle, stream));
     while (count > 0) {
-        if (jgpu_end_growth(&growths[--count])) /* what has been launched cannot be taken back */
+        if (jgpu_end_growth(&growths[--count], result == CUDA_SUCCESS)) /* what is launched cannot be taken back */
             jgpu_growth_is_undone(&growths[count]);
         jgpu_put_pool(growths[count].pool);
     }

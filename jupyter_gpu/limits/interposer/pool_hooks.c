@@ -158,7 +158,7 @@ static CUresult allocate(CUdeviceptr *pointer, size_t size, enum from from, CUme
                                                : from_pool(pointer, size, handle, stream));
         if (pool == NULL)
             return result;
-        if (!jgpu_end_growth(&growth) || result != CUDA_SUCCESS)
+        if (!jgpu_end_growth(&growth, result == CUDA_SUCCESS))
             break;
         undo(*pointer, stream, per_thread);
         result = CUDA_ERROR_OUT_OF_MEMORY;

@@ -5,12 +5,13 @@
 #include <sched.h>
 #include <stddef.h>
 #include <string.h>
+#include <time.h>
 
 #include "forget.h"
 #include "memory.h"
 
 /* Drivers let a pool grow in steps; one of 32 MiB was seen with small allocations. */
-enum { MOST_POOLS = 512, GROWTH_STEP = 32 << 20 };
+enum { MOST_POOLS = 512, GROWTH_STEP = 32 << 20, LONGEST_PAUSE_NS = 4000000, REST_NS = 10000000, MOST_RESTS = 7 };
 
 enum what { UNUSED, POOL, GRAPHS };
 
@@ -24,8 +25,9 @@ struct jgpu_pool {
     uint64_t charged; /* bytes in the account for it */
     uint64_t asked;   /* number of the last question to the driver */
     uint64_t answered; /* number of the question whose answer is charged */
-    bool is_tried;     /* a thread sees whether what is idle will do */
-    uint64_t failed_bytes, failed_idle; /* when that last failed */
+    uint64_t failed_bytes, failed_idle; /* when a trial last failed */
+    unsigned failures;                  /* lately: two for each trial that fails, less one for each that does not */
+    int64_t rests_until_ns;             /* no trial before that */
 };
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
@@ -218,36 +220,74 @@ static bool reserve_growth(struct jgpu_growth *growth, bool (*reserve)(int, uint
 
 static void prepare_growth(struct jgpu_growth *growth, struct jgpu_pool *pool, uint64_t bytes) {
     *growth = (struct jgpu_growth){.pool = pool, .device = pool->account_device, .bytes = bytes};
-    pthread_mutex_lock(&lock);
-    growth->before = pool->charged;
-    pthread_mutex_unlock(&lock);
 }
 
-/* Whether to see if the pool serves from what it has idle. Where that is in too small pieces it grows instead, which
- * has to be undone; so only one process and one thread tries at a time, and nobody tries again what has failed unless
- * more is idle now. */
-static bool may_try(struct jgpu_growth *growth) {
+static int64_t now_ns(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
+}
+
+/* Under the lock, for each trial that fails passes the cap for a moment: a pool where many do is seldom tried. */
+static void note_trial(struct jgpu_growth *growth, bool failed) {
+    struct jgpu_pool *pool = growth->pool;
+    if (!failed) {
+        pool->failures -= pool->failures > 0;
+        return;
+    }
+    pool->failed_bytes = growth->bytes;
+    pool->failed_idle = growth->idle;
+    pool->failures = pool->failures < MOST_RESTS - 1 ? pool->failures + 2 : MOST_RESTS;
+    pool->rests_until_ns = now_ns() + ((int64_t)REST_NS << pool->failures);
+}
+
+/* Whether what the pool has idle might do. Nobody tries again what has failed unless more is idle now. */
+static bool may_do(struct jgpu_growth *growth) {
     struct jgpu_pool *pool = growth->pool;
     uint64_t reserved, used;
-    if (jgpu_is_shared(growth->device) || jgpu_is_over(growth->device))
-        return false;
     if (!ask(pool, &reserved, &used) || reserved < used || reserved - used < growth->bytes)
         return false;
     growth->idle = reserved - used;
     pthread_mutex_lock(&lock);
-    bool may = !pool->is_tried &&
-               (pool->failed_bytes == 0 || growth->bytes < pool->failed_bytes || growth->idle > pool->failed_idle);
-    if (may)
-        pool->is_tried = true;
+    bool may = pool->failed_bytes == 0 || growth->bytes < pool->failed_bytes || growth->idle > pool->failed_idle;
+    may = may && (pool->failures == 0 || now_ns() >= pool->rests_until_ns);
     pthread_mutex_unlock(&lock);
     return may;
 }
 
+/* See if the pool serves from what it has idle. Where that is in too small pieces it grows instead, which has to be
+ * undone: so nobody else in the lease may ask for anything meanwhile, or it could get what is to be undone, and the
+ * lease pass its cap by more than this one allocation. */
+static enum jgpu_trial try_what_is_idle(struct jgpu_growth *growth) {
+    uint64_t wanted = in_steps(growth->bytes);
+    if (!may_do(growth))
+        return JGPU_SHARED;
+    enum jgpu_trial found = jgpu_begin_trial(growth->device, wanted);
+    if (found != JGPU_ALONE)
+        return found;
+    growth->is_trial = true;
+    growth->reserved = wanted;
+    if (may_do(growth)) /* still, now that nobody else can take it */
+        return JGPU_ALONE;
+    jgpu_end_trial(growth->device, wanted);
+    growth->is_trial = false;
+    growth->reserved = 0;
+    return JGPU_SHARED;
+}
+
 bool jgpu_begin_growth(struct jgpu_growth *growth, struct jgpu_pool *pool, uint64_t bytes) {
     prepare_growth(growth, pool, bytes);
-    /* At the cap, what the pool has idle is the lease's own already, and the driver serves from it first. To be strict
-     * then would mean to wait for the device at every allocation of a program that runs at its cap. */
-    return reserve_growth(growth, jgpu_reserve_if_free) || may_try(growth);
+    for (long pause_ns = 1000; pause_ns < LONGEST_PAUSE_NS; pause_ns *= 2) {
+        /* At the cap, what the pool has idle is the lease's own already, and the driver serves from it first. To be
+         * strict then would mean to wait for the device at every allocation of a program that runs at its cap. */
+        if (reserve_growth(growth, jgpu_reserve_if_free))
+            return true;
+        enum jgpu_trial found = try_what_is_idle(growth);
+        if (found != JGPU_BUSY)
+            return found == JGPU_ALONE;
+        nanosleep(&(struct timespec){.tv_nsec = pause_ns}, NULL);
+    }
+    return false;
 }
 
 bool jgpu_begin_growth_below_cap(struct jgpu_growth *growth, struct jgpu_pool *pool, uint64_t bytes) {
@@ -255,29 +295,27 @@ bool jgpu_begin_growth_below_cap(struct jgpu_growth *growth, struct jgpu_pool *p
     return reserve_growth(growth, jgpu_reserve);
 }
 
-bool jgpu_end_growth(struct jgpu_growth *growth) {
+bool jgpu_end_growth(struct jgpu_growth *growth, bool succeeded) {
     struct jgpu_pool *pool = growth->pool;
     look_at(pool);
-    if (growth->reserved > 0)
+    /* What is pending for a trial stays so until what it did is undone. */
+    if (!growth->is_trial)
         jgpu_cancel(growth->device, growth->reserved);
+    bool must_go = succeeded && jgpu_is_over(growth->device);
+    if (!growth->is_trial)
+        return must_go;
     pthread_mutex_lock(&lock);
-    bool must_go = pool->charged > growth->before && jgpu_is_over(growth->device);
-    if (growth->reserved == 0 && must_go) {
-        pool->failed_bytes = growth->bytes;
-        pool->failed_idle = growth->idle;
-    } else if (growth->reserved == 0) {
-        pool->is_tried = false;
-    }
+    note_trial(growth, must_go);
     pthread_mutex_unlock(&lock);
+    if (!must_go)
+        jgpu_end_trial(growth->device, growth->reserved);
     return must_go;
 }
 
 void jgpu_growth_is_undone(struct jgpu_growth *growth) {
     jgpu_give_back_idle_pools();
-    pthread_mutex_lock(&lock);
-    if (growth->reserved == 0)
-        growth->pool->is_tried = false;
-    pthread_mutex_unlock(&lock);
+    if (growth->is_trial)
+        jgpu_end_trial(growth->device, growth->reserved);
 }
 
 /* Where a pool goes before what was taken from it, each of those is charged by itself until it is freed. */

@@ -14,9 +14,9 @@ struct jgpu_growth {
     struct jgpu_pool *pool; /* NULL: not counted */
     int device;
     uint64_t bytes;    /* that are asked for */
-    uint64_t reserved; /* bytes that were reserved for it; 0: what the pool has idle should do */
+    uint64_t reserved; /* bytes that are pending for it */
     uint64_t idle;     /* what the pool had idle then */
-    uint64_t before;   /* what the pool was charged */
+    bool is_trial;     /* what is pending passes the cap: what the pool has idle should do */
 };
 
 /* The pool of graph memory on a device; NULL where the lease does not have the device. To be put back. */
@@ -34,9 +34,9 @@ void jgpu_end_destruction(struct jgpu_pool *pool, bool is_destroyed);
 bool jgpu_begin_growth(struct jgpu_growth *growth, struct jgpu_pool *pool, uint64_t bytes);
 /* The same after all has been done to make room, and with room below the cap only. False: refused, and noted so. */
 bool jgpu_begin_growth_below_cap(struct jgpu_growth *growth, struct jgpu_pool *pool, uint64_t bytes);
-/* Afterwards, whether it succeeded or not. True where the pool grew past the cap by it: then it must be undone, and
+/* Afterwards. True where it succeeded and the pool grew past the cap by it: then it must be undone, and
  * jgpu_growth_is_undone called. */
-bool jgpu_end_growth(struct jgpu_growth *growth);
+bool jgpu_end_growth(struct jgpu_growth *growth, bool succeeded);
 void jgpu_growth_is_undone(struct jgpu_growth *growth);
 
 /* Charge what the pools have now: at a synchronisation the driver may have taken out of them what was freed. */

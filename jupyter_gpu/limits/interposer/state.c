@@ -14,6 +14,7 @@ enum {
     PATIENCE_MS = 5000,        /* for the account's lock, the first time */
     LATER_PATIENCE_MS = 50,    /* and afterwards, when allocations already run */
     CONTENTION_NS = 20000000,  /* for others that ask at the same moment */
+    TRIAL_NS = 500000000,      /* for a trial of this process, which may have to wait for the device */
     KNOWN_DEVICES = 64,
 };
 
@@ -27,6 +28,7 @@ static struct jgpu_account account; /* written once, before attached becomes USA
 static struct jgpu_account_slot *_Atomic own_slot;
 static _Atomic unsigned failed_claims;
 static _Atomic int known_devices[KNOWN_DEVICES]; /* 0: not looked up, -1: not in the account, n: account device n - 1 */
+static _Atomic bool trying[JGPU_MOST_DEVICES]; /* a thread of this process has begun a trial */
 
 /* A child has none of its parent's device memory, and none of the threads that may hold locks. */
 static void start_anew_in_child(void) {
@@ -34,6 +36,8 @@ static void start_anew_in_child(void) {
     atomic_store(&own_slot, NULL);
     atomic_store(&failed_claims, 0);
     jgpu_inside = 0;
+    for (unsigned device = 0; device < JGPU_MOST_DEVICES; device++)
+        atomic_store(&trying[device], false);
     jgpu_forget_charges();
     jgpu_forget_pools();
     jgpu_forget_virtual_memory();
@@ -146,31 +150,53 @@ bool jgpu_reserve_if_free(int device, uint64_t bytes) {
     return jgpu_account_reserve(&account, slot(), (unsigned)device, bytes) == JGPU_GRANTED;
 }
 
-bool jgpu_reserve(int device, uint64_t bytes) {
-    enum jgpu_grant grant = jgpu_account_reserve(&account, slot(), (unsigned)device, bytes);
-    if (grant == JGPU_GRANTED)
-        return true;
-    if (bytes <= jgpu_account_limit(&account, (unsigned)device)) {
-        jgpu_give_back_idle_pools();
-        jgpu_account_reclaim(&account, LATER_PATIENCE_MS);
-        grant = jgpu_account_reserve(&account, slot(), (unsigned)device, bytes);
-    }
+/* Ask, and again while only others that ask at the same moment are in the way. */
+static bool reserve_in_turn(int device, uint64_t bytes) {
     int64_t since = now_ns();
     uint64_t dice = (uint64_t)since;
-    for (long pause_ns = 2000; grant == JGPU_CONTENDED && now_ns() - since < CONTENTION_NS; pause_ns *= 2) {
+    for (long pause_ns = 2000;; pause_ns = pause_ns < 250000 ? pause_ns * 2 : 500000) {
+        /* Seen before asking: a trial that ends in between may have been what was in the way. */
+        bool during_trial = atomic_load(&trying[device]);
+        enum jgpu_grant grant = jgpu_account_reserve(&account, slot(), (unsigned)device, bytes);
+        if (grant == JGPU_GRANTED)
+            return true;
+        int64_t patience_ns = during_trial ? TRIAL_NS : grant == JGPU_CONTENDED ? CONTENTION_NS : 0;
+        if (now_ns() - since >= patience_ns)
+            return false;
         /* Of different lengths, or those that meet once would meet each time. */
         dice = dice * 6364136223846793005u + 1442695040888963407u;
-        if (pause_ns > 500000)
-            pause_ns = 500000;
         nanosleep(&(struct timespec){.tv_nsec = pause_ns + (long)(dice >> 33) % pause_ns}, NULL);
-        grant = jgpu_account_reserve(&account, slot(), (unsigned)device, bytes);
     }
-    if (grant != JGPU_GRANTED)
-        jgpu_note_refusal(device, bytes);
-    return grant == JGPU_GRANTED;
+}
+
+bool jgpu_reserve(int device, uint64_t bytes) {
+    if (bytes <= jgpu_account_limit(&account, (unsigned)device)) {
+        if (jgpu_reserve_if_free(device, bytes) || reserve_in_turn(device, bytes))
+            return true;
+        jgpu_give_back_idle_pools();
+        jgpu_account_reclaim(&account, LATER_PATIENCE_MS);
+        if (reserve_in_turn(device, bytes))
+            return true;
+    }
+    jgpu_note_refusal(device, bytes);
+    return false;
 }
 
 void jgpu_cancel(int device, uint64_t bytes) { jgpu_account_cancel(&account, slot(), (unsigned)device, bytes); }
+
+enum jgpu_trial jgpu_begin_trial(int device, uint64_t bytes) {
+    if (atomic_exchange(&trying[device], true))
+        return JGPU_BUSY;
+    enum jgpu_trial found = jgpu_account_begin_trial(&account, slot(), (unsigned)device, bytes);
+    if (found != JGPU_ALONE)
+        atomic_store(&trying[device], false);
+    return found;
+}
+
+void jgpu_end_trial(int device, uint64_t bytes) {
+    jgpu_cancel(device, bytes);
+    atomic_store(&trying[device], false);
+}
 
 void jgpu_commit(int device, uint64_t reserved, uint64_t actual) {
     jgpu_account_commit(&account, slot(), (unsigned)device, reserved, actual);
@@ -181,8 +207,6 @@ void jgpu_charge(int device, uint64_t bytes) { jgpu_commit(device, 0, bytes); }
 void jgpu_discharge(int device, uint64_t bytes) { jgpu_account_discharge(&account, slot(), (unsigned)device, bytes); }
 
 void jgpu_note_refusal(int device, uint64_t bytes) { jgpu_account_note_refusal(&account, (unsigned)device, bytes); }
-
-bool jgpu_is_shared(int device) { return jgpu_account_is_shared(&account, slot(), (unsigned)device); }
 
 bool jgpu_is_over(int device) {
     return jgpu_account_used(&account, (unsigned)device) > jgpu_account_limit(&account, (unsigned)device);

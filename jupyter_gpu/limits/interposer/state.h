@@ -29,12 +29,14 @@ bool jgpu_reserve(int device, uint64_t bytes);
 /* The same without any of that, and without noting. */
 bool jgpu_reserve_if_free(int device, uint64_t bytes);
 void jgpu_cancel(int device, uint64_t bytes);
+/* Ask to be the only one in the lease that asks for memory of a device, even where the bytes pass the cap; where that is
+ * so, until jgpu_end_trial. */
+enum jgpu_trial jgpu_begin_trial(int device, uint64_t bytes);
+void jgpu_end_trial(int device, uint64_t bytes);
 void jgpu_commit(int device, uint64_t reserved, uint64_t actual);
 void jgpu_charge(int device, uint64_t bytes);
 void jgpu_discharge(int device, uint64_t bytes);
 void jgpu_note_refusal(int device, uint64_t bytes);
-/* Whether other processes of the lease have a part in a device. */
-bool jgpu_is_shared(int device);
 /* Whether the lease holds more than it may. */
 bool jgpu_is_over(int device);
 

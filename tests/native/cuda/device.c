@@ -132,15 +132,18 @@ static struct process *find_own(void) {
     uint64_t pid = (uint64_t)getpid();
     if (known != NULL && known->pid == pid)
         return known;
+    uint64_t start_time = start_time_of(pid);
+    while (start_time == 0)
+        pause(); /* killed, and this thread is the last to hear of it: it must not begin anew */
     for (int number = 0; number < PROCESSES; number++)
-        if (shared->processes[number].pid == pid && shared->processes[number].start_time == start_time_of(pid))
+        if (shared->processes[number].pid == pid && shared->processes[number].start_time == start_time)
             return known = &shared->processes[number];
     for (int number = 0; number < PROCESSES; number++) {
         struct process *process = &shared->processes[number];
         if (process->pid == 0 || start_time_of(process->pid) != process->start_time) {
             memset(process, 0, sizeof *process);
             process->pid = pid;
-            process->start_time = start_time_of(pid);
+            process->start_time = start_time;
             return known = process;
         }
     }
@@ -184,8 +187,11 @@ bool standin_take(int device, uint64_t bytes) {
         process->used[device] += bytes;
         if (sum + bytes > shared->most[device])
             shared->most[device] = sum + bytes;
-        if (device == 0 && sum + bytes > limit)
+        if (device == 0 && sum + bytes > limit) {
             shared->violations[OVER_LIMIT]++;
+            if (sum > limit || process->used[device] != sum + bytes)
+                shared->violations[FARTHER_OVER_LIMIT]++;
+        }
     }
     pthread_mutex_unlock(&shared->lock);
     return fits;

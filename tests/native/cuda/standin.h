@@ -32,7 +32,15 @@ enum {
     STANDIN_GRANULARITY = 2 << 20,
 };
 
-enum violation { DOUBLE_FREE, WRONG_VERSION, NO_CONTEXT, INVALID_USE, OVER_LIMIT, VIOLATIONS };
+enum violation {
+    DOUBLE_FREE,
+    WRONG_VERSION,
+    NO_CONTEXT,
+    INVALID_USE,
+    OVER_LIMIT,
+    FARTHER_OVER_LIMIT, /* by more than one taking, or while other processes have a part */
+    VIOLATIONS
+};
 
 #define API __attribute__((visibility("default")))
 

@@ -259,6 +259,37 @@ static void virtual_memory_of_threads_leaves_nothing_behind(void) {
     EQUAL(standin_in_use(0), 0);
 }
 
+/* A slot that another process of the lease would have. */
+static struct jgpu_account_slot *slot_of_another(unsigned number) {
+    struct jgpu_account_header *header = (struct jgpu_account_header *)(void *)account.base;
+    struct jgpu_account_slot *slot = jgpu_account_slot(&account, number);
+    atomic_store(&slot->pid, 1);
+    atomic_store(&header->slots_claimed, number + 1);
+    return slot;
+}
+
+static void who_tries_past_the_cap_is_alone(void) {
+    struct jgpu_account_slot *one = slot_of_another(0), *other = slot_of_another(1);
+    EQUAL(jgpu_account_reserve(&account, one, 0, 900 * MIB), JGPU_GRANTED);
+    jgpu_account_commit(&account, one, 0, 900 * MIB, 900 * MIB);
+    EQUAL(jgpu_account_begin_trial(&account, one, 0, 192 * MIB), JGPU_ALONE);
+    EQUAL(jgpu_account_begin_trial(&account, one, 0, 192 * MIB), JGPU_BUSY);
+    EQUAL(jgpu_account_begin_trial(&account, other, 0, 192 * MIB), JGPU_SHARED);
+    CHECK(jgpu_account_reserve(&account, one, 0, MIB) != JGPU_GRANTED);
+    CHECK(jgpu_account_reserve(&account, other, 0, MIB) != JGPU_GRANTED);
+    EQUAL(pending(), 192 * MIB);
+    jgpu_account_cancel(&account, one, 0, 192 * MIB);
+    EQUAL(jgpu_account_reserve(&account, one, 0, MIB), JGPU_GRANTED);
+    EQUAL(jgpu_account_begin_trial(&account, one, 0, 192 * MIB), JGPU_BUSY);
+    jgpu_account_cancel(&account, one, 0, MIB);
+    EQUAL(jgpu_account_reserve(&account, other, 0, MIB), JGPU_GRANTED);
+    EQUAL(jgpu_account_begin_trial(&account, one, 0, 192 * MIB), JGPU_SHARED);
+    jgpu_account_cancel(&account, other, 0, MIB);
+    set_cap(800 * MIB);
+    EQUAL(jgpu_account_begin_trial(&account, one, 0, 192 * MIB), JGPU_SHARED);
+    EQUAL(pending(), 0);
+}
+
 static void a_look_up_that_is_not_ours_is_the_callers_own(void) {
     /* RTLD_NEXT means what it means by the address that the real dlsym returns to. */
     CHECK(dlsym(RTLD_NEXT, "standin_in_use") == (void *)&standin_in_use);
@@ -282,6 +313,7 @@ const struct behaviour behaviours_of_processes[] = {
     BEHAVIOUR(a_fork_amid_allocations_does_no_harm),
     BEHAVIOUR(pools_that_come_and_go_in_threads_are_asked_only_while_they_live),
     BEHAVIOUR(virtual_memory_of_threads_leaves_nothing_behind),
+    BEHAVIOUR(who_tries_past_the_cap_is_alone),
     BEHAVIOUR(a_look_up_that_is_not_ours_is_the_callers_own),
     {NULL, NULL},
 };
