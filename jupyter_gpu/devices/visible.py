@@ -106,12 +106,12 @@ def _list(devices: Iterable[Device]) -> str:
 
 
 def _restricted(value: str, kept: Sequence[Device], hidden: int) -> Problem:
-    count = "one" if hidden == 1 else str(hidden)
+    others = "the other one" if hidden == 1 else f"the {hidden} others"
     return Problem(
         "visible-devices",
-        f"The server was started with CUDA_VISIBLE_DEVICES={value!r}, so it hands out {_list(kept)} and hides {count} "
-        f"{'other' if any(d.leasable for d in kept) else 'that this host has'}.",
-        "Start the server without CUDA_VISIBLE_DEVICES to hand out all GPUs of this host.",
+        f"CUDA_VISIBLE_DEVICES={value!r} was set when this was started, so it hands out {_list(kept)} and hides "
+        f"{others if any(d.leasable for d in kept) else f'all {hidden} that this host has'}.",
+        "Start it without CUDA_VISIBLE_DEVICES, outside a kernel or a command that has GPUs of its own, to see all.",
     )
 
 

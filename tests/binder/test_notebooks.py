@@ -50,8 +50,8 @@ async def test_a_kernel_has_the_gpu_that_its_notebook_asks_for(tutorial: Tutoria
     shown = (await tutorial.run("1-")).text
     uuid = host.look_now().inventory.devices[1].uuid
     assert f"CUDA_VISIBLE_DEVICES = {uuid}" in shown
-    assert "1-choose-a-gpu.ipynb (8 GiB)" in shown
-    assert "6 GiB / 40 GiB" in shown
+    assert "1-choose-a-gpu.ipynb (reserved, 8 GiB, 0 B in use)" in shown
+    assert "6 GiB of 8 GiB" in shown
     assert "the cap of this kernel is 8 GiB" in shown
     assert f"<6 GiB on {uuid}, freed>" in shown
     assert held(host) == []

@@ -40,7 +40,7 @@ def test_without_the_variable_everything_is_visible_and_nothing_is_said() -> Non
 def test_a_value_that_means_none_leaves_no_device(value: str) -> None:
     assert shown(value) == []
     assert codes(value) == ["visible-devices"]
-    assert "hands out no GPU and hides 5 that this host has" in visible_devices(value, None, ALL).notes[0].message
+    assert "hands out no GPU and hides all 5 that this host has" in visible_devices(value, None, ALL).notes[0].message
 
 
 @pytest.mark.parametrize(
@@ -65,9 +65,9 @@ def test_indices_uuids_and_their_beginnings_name_devices(value: str, indices: li
 def test_the_note_says_what_is_handed_out_and_how_many_are_hidden() -> None:
     (note,) = visible_devices("0,GPU-aaaa2", "PCI_BUS_ID", ALL).notes
     assert "'0,GPU-aaaa2'" in note.message
-    assert "hands out GPU 0, GPU 1 and hides 3 other" in note.message
+    assert "hands out GPU 0, GPU 1 and hides the 3 others" in note.message
     (one,) = visible_devices("0", None, (A, B)).notes
-    assert "hides one other" in one.message
+    assert "hides the other one" in one.message
 
 
 def test_naming_every_device_hides_nothing_and_says_nothing() -> None:
