@@ -15,10 +15,11 @@ import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from ..devices.processes import ProcessKey, processes_with
+from ..devices.processes import ProcessKey, process_key, processes_with
 from .kinship import Kinship
 from .lease import Ask, Lease, LeaseState, Owner, Refusal
 from .placement import DeviceState, LeaseHold, Unplaced, place
+from .recollection import Recollection
 from .request import DeviceChoice, GPURequest, Hold, RequestError
 from .store import LeaseGone, LedgerError, LedgerStore
 from .survey import LEASE_VARIABLE, Survey, Taken, taken
@@ -64,6 +65,7 @@ class Ledger:
         self._accounted = accounted
         self._orphan_grace_s = orphan_grace_s
         self._kinship = Kinship()
+        self._recollection = Recollection()
 
     def close(self) -> None:
         """Close the files. The next call opens them again."""
@@ -72,8 +74,17 @@ class Ledger:
 
     def leases(self) -> list[Lease]:
         """All leases that are alive, and all requests that wait, in order of arrival."""
+        self._take_up()
         self._kinship.refresh()
-        return [lease for lease, orphaned in self.store.rows() if self._lives(lease, orphaned)]
+        rows = self.store.rows()
+        leases = [lease for lease, orphaned in rows if self._lives(lease, orphaned)]
+        self._recollection.saw(self.store.file_id(), leases)
+        return [lease for lease in leases if lease.id not in self._recollection.unreleased]
+
+    def last_seen(self) -> list[Lease]:
+        """What of that which this process saw last is still alive: for people, while the file cannot be used."""
+        self._kinship.refresh()
+        return self._recollection.alive(self._kinship.is_alive)
 
     def ask(self, ask: Ask, survey: Survey, *, again: bool = False) -> Lease | Refusal:
         """Grant the request, or put it in the queue, or (with `wait` false) refuse it.
@@ -90,6 +101,7 @@ class Ledger:
             LeaseGone: it was asked for again, and had been cancelled.
         """
         request = GPURequest.parse(ask.request)
+        self._recollection.saw_devices(survey.inventory.devices)
         with self._decision() as leases:
             mine = next((lease for lease in leases if lease.id == ask.id), None)
             if mine is None and again:
@@ -122,6 +134,7 @@ class Ledger:
         Raises:
             LeaseGone: it was cancelled.
         """
+        self._take_up()
         self.store.one(lease_id)
 
     def start(self, lease_id: str, process: ProcessKey) -> Lease:
@@ -157,9 +170,16 @@ class Ledger:
             return self.store.one(lease_id)
 
     def release(self, lease_id: str) -> bool:
-        """End a lease, or take a request out of the queue; whether there was one."""
-        with self._decision():
-            return self.store.delete(lease_id)
+        """End a lease, or take a request out of the queue; whether there was one.
+
+        Where the file cannot be used, the lease goes with the first decision that this process makes once it can.
+        """
+        try:
+            with self._decision():
+                return self.store.delete(lease_id)
+        except LedgerError:
+            self._recollection.unreleased.add(lease_id)
+            raise
 
     def cancel(self, lease_id: str) -> bool:
         """Take a request out of the queue; false where none of that id waits, and nothing is changed then."""
@@ -179,19 +199,38 @@ class Ledger:
     def _decision(self) -> Iterator[list[Lease]]:
         """One transaction, alone on this host, that begins by dropping the dead. Gives the leases that remain."""
         afterwards = None
+        recollection = self._recollection
         with self.store.transaction():
             writes = self.store.writes
             rows = before = self.store.rows()
+            ended = set(recollection.unreleased)
+            for lease_id in ended:
+                self.store.delete(lease_id)
             self._drop_dead(rows)
+            if not recollection.is_of(self.store.file_id()):
+                self._put_back([lease for lease, _ in rows])
             if self.store.writes != writes:
                 rows = self.store.rows()
             yield [lease for lease, _ in rows]
-            if self._on_change is not None and self.store.writes != writes:
+            after = rows
+            if self.store.writes != writes:
                 after = self.store.rows()
-                if after != before:
+                if self._on_change is not None and after != before:
                     afterwards = self._on_change([lease for lease, _ in after])
+            file = self.store.file_id()
+        recollection.saw(file, [lease for lease, _ in after])
+        recollection.unreleased -= ended
         if callable(afterwards):
             afterwards()
+
+    def _take_up(self) -> None:
+        """Put back what this process answers for, if the file is another than the one it was in."""
+        if not self._recollection.is_of(self.store.file_id()):
+            self.drop_dead()
+
+    def _put_back(self, there: Sequence[Lease]) -> None:
+        for lease in self._recollection.missing(there, process_key(), self._kinship.is_alive):
+            self.store.put_back(lease)
 
     def _drop_dead(self, rows: Sequence[tuple[Lease, float | None]]) -> None:
         self._kinship.refresh()

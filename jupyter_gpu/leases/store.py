@@ -12,6 +12,7 @@ import sqlite3
 import stat
 import threading
 import time
+import uuid
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
@@ -93,6 +94,7 @@ class LedgerStore:
         self._opened: tuple[int, int, int] | None = None
         self._turn: Turn | None = None
         self._deciding = False
+        self._file_id = ""
         self._read: dict[tuple[Any, ...], tuple[Lease, float | None]] = {}
 
     def close(self) -> None:
@@ -134,6 +136,12 @@ class LedgerStore:
         with self._lock, self._errors():
             return int(self._open().execute("PRAGMA data_version").fetchone()[0])
 
+    def file_id(self) -> str:
+        """What tells this file from every other, one that takes its place included."""
+        with self._lock, self._errors():
+            self._open()
+            return self._file_id
+
     @property
     def writes(self) -> int:
         """A number that changes when this process has written."""
@@ -169,14 +177,23 @@ class LedgerStore:
             ask.owner.path, ask.asker.pid, ask.asker.start_time, time.time(), ask.succeeds,
         )  # fmt: skip
 
+    def put_back(self, lease: Lease) -> None:
+        """Add a lease that another file had, behind those that are here."""
+        process = lease.process or (None, None)
+        self._write(
+            "INSERT INTO leases (id, state, request, origin, owner_kind, label, kernel_id, path, asker_pid, "
+            "asker_start, pid, start, created, granted, succeeds, message) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            lease.id, lease.state.value, lease.request, lease.origin.value, lease.owner.kind, lease.owner.label,
+            lease.owner.kernel_id, lease.owner.path, *lease.asker, *process, lease.created, lease.granted,
+            lease.succeeds, lease.message,
+        )  # fmt: skip
+        self._hold(lease.id, lease.holds)
+
     def grant(self, lease_id: str, holds: Sequence[LeaseHold]) -> None:
         """Give a lease its holds, in place of those it had."""
         self._write("DELETE FROM holds WHERE lease_id = ?", lease_id)
-        for number, hold in enumerate(holds):
-            self._write(
-                "INSERT INTO holds (lease_id, place, uuid, hold, bytes) VALUES (?, ?, ?, ?, ?)",
-                lease_id, number, hold.uuid, hold.hold.value, hold.bytes,
-            )  # fmt: skip
+        self._hold(lease_id, holds)
         self._write(
             "UPDATE leases SET state = 'held', granted = coalesce(granted, ?), message = '' WHERE id = ?",
             time.time(), lease_id,
@@ -210,6 +227,13 @@ class LedgerStore:
     def set_owner(self, lease_id: str, owner: Owner) -> None:
         """Note another name or notebook for a lease's owner."""
         self._write("UPDATE leases SET label = ?, path = ? WHERE id = ?", owner.label, owner.path, lease_id)
+
+    def _hold(self, lease_id: str, holds: Sequence[LeaseHold]) -> None:
+        for number, hold in enumerate(holds):
+            self._write(
+                "INSERT INTO holds (lease_id, place, uuid, hold, bytes) VALUES (?, ?, ?, ?, ?)",
+                lease_id, number, hold.uuid, hold.hold.value, hold.bytes,
+            )  # fmt: skip
 
     def _write(self, statement: str, *values: Any) -> int:
         with self._lock, self._errors():
@@ -308,6 +332,8 @@ class LedgerStore:
             elif connection.execute("SELECT value FROM meta WHERE key = 'boot'").fetchone() != (boot_id(),):
                 connection.execute("DELETE FROM leases")
                 connection.execute("UPDATE meta SET value = ? WHERE key = 'boot'", (boot_id(),))
+            connection.execute("INSERT OR IGNORE INTO meta VALUES ('file', ?)", (uuid.uuid4().hex,))
+            self._file_id = connection.execute("SELECT value FROM meta WHERE key = 'file'").fetchone()[0]
         except BaseException:
             connection.execute("ROLLBACK")
             raise
