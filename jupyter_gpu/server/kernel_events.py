@@ -175,6 +175,8 @@ class GPUEvents(LoggingConfigurable):
                 message = (
                     f"{record.label} has lost its lease: its GPU may be given to others. Restart it to get another."
                 )
+                record.notices.append(message)
+                self.host.kernels.tell(record, "notice")
                 self._emit(
                     LEASE_EVENT,
                     {

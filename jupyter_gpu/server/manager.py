@@ -137,8 +137,8 @@ class GPUManager(LoggingConfigurable):
         recent = self.sampler.recent()
         try:
             leases = await in_thread(self.host.leases_now) if recent is None else recent.leases
-        except LedgerError as error:
-            raise Unavailable(str(error)) from error
+        except LedgerError:
+            leases = await in_thread(self.host.ledger.last_seen)
         waiting = [lease for lease in leases if lease.state is LeaseState.WAITING]
         return {"time": round(time.time(), 3), "entries": queue_entries(waiting, self.host.process)}
 
@@ -261,7 +261,7 @@ class GPUManager(LoggingConfigurable):
     async def _snapshot(self, *, watch: bool) -> Snapshot:
         try:
             return await (self.sampler.watched() if watch else self.sampler.current())
-        except (DriverSilent, LedgerError) as error:
+        except DriverSilent as error:
             raise Unavailable(str(error)) from error
 
     def _devices_body(self, snapshot: Snapshot) -> Body:

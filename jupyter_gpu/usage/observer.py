@@ -11,7 +11,7 @@ import time
 from typing import TYPE_CHECKING
 
 from ..leases.lease import Lease, LeaseState
-from ..leases.ledger import Holdings
+from ..leases.ledger import Holdings, LedgerError
 from .accounts import AccountBook
 from .attribution import attribute
 from .marks import Marks
@@ -73,12 +73,16 @@ class Observer:
     def observe(self, survey: Survey) -> Snapshot:
         """What there is, with the devices as in `survey`. Blocks on files.
 
-        Raises:
-            LedgerError: the ledger cannot be used.
+        Where the ledger cannot be used, the leases are those that were seen last and are still alive.
         """
         with self._lock:
             changes = self._host.changes
-            read = self._read_ledger(changes, survey)
+            problem = None
+            try:
+                read = self._read_ledger(changes, survey)
+            except LedgerError as error:
+                problem, read, self._read = str(error), True, None
+                self._take_leases(self._host.ledger.last_seen())
             accounts = self._accounts.read(self._held, check=read)
             seen = survey.by_device(self._roots)
             uses = attribute(survey, seen, self._holds, accounts, exact=self._host.simulated)
@@ -103,6 +107,7 @@ class Observer:
                 holdings=self._holdings,
                 accounts=accounts,
                 name_of=self._host.kinship.name_of,
+                ledger_problem=problem,
             )
 
     def _all_live(self) -> bool:
@@ -128,8 +133,12 @@ class Observer:
         state = (changes, self._revision, survey.inventory.devices)
         if state == self._read and self._all_live():
             return False
-        self._leases = self._host.leases_now()
+        self._take_leases(self._host.leases_now())
         self._read = state
+        return True
+
+    def _take_leases(self, leases: list[Lease]) -> None:
+        self._leases = leases
         self._caps = self._host.caps_of(self._leases)
         self._held = [lease for lease in self._leases if lease.state is LeaseState.HELD]
         self._holds = [(lease.id, hold.uuid) for lease in self._held for hold in lease.holds]
@@ -139,7 +148,6 @@ class Observer:
         self._alive = [lease.process or lease.asker for lease in self._leases]
         self._ended = None
         self._lease_of = {lease.id: lease for lease in self._leases}
-        return True
 
 
 def take_snapshot(host: GPUHost, survey: Survey) -> Snapshot:
@@ -150,6 +158,9 @@ def take_snapshot(host: GPUHost, survey: Survey) -> Snapshot:
     """
     observer = Observer(host)
     try:
-        return observer.observe(survey)
+        snapshot = observer.observe(survey)
     finally:
         observer.close()
+    if snapshot.ledger_problem is not None:
+        raise LedgerError(snapshot.ledger_problem)
+    return snapshot

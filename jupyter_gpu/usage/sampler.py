@@ -19,7 +19,6 @@ from traitlets.config import LoggingConfigurable
 
 from ..background import in_thread
 from ..host import DriverSilent, GPUHost
-from ..leases.ledger import LedgerError
 from .history import History
 from .observer import IDLE_PERCENT, Observer
 
@@ -42,7 +41,7 @@ class _Seen(NamedTuple):
     """When it had ended, by the sampler's clock."""
     took_s: float
     snapshot: Snapshot | None
-    """The newest with that survey; `None` where the ledger could not be read."""
+    """The newest with that survey; `None` until it has been taken."""
 
 
 class Need:
@@ -154,6 +153,8 @@ class GPUSampler(LoggingConfigurable):
         seen = self._seen
         if seen is None or seen.snapshot is None or seen.snapshot.changes != self.host.changes:
             return None
+        if seen.snapshot.ledger_problem is not None:
+            return None  # it may have been repaired since
         return seen.snapshot if self._is_fresh(seen) else None
 
     async def watched(self) -> Snapshot:
@@ -161,7 +162,6 @@ class GPUSampler(LoggingConfigurable):
 
         Raises:
             DriverSilent: it does not, and nothing was seen before.
-            LedgerError: the ledger cannot be used.
         """
         self.watch()
         return await self.current()
@@ -171,7 +171,6 @@ class GPUSampler(LoggingConfigurable):
 
         Raises:
             DriverSilent: the driver does not answer, and nothing was seen before.
-            LedgerError: the ledger cannot be used.
         """
         recent = self.recent()
         if recent is not None:
@@ -283,7 +282,7 @@ class GPUSampler(LoggingConfigurable):
             self.history.add(snapshot)
             self._tell(snapshot)
         except Exception as error:
-            if not self._failing and not isinstance(error, LedgerError):
+            if not self._failing:
                 self.log.exception("The use of the GPUs could not be worked out.")
             self._failing = True
             return error
@@ -295,11 +294,7 @@ class GPUSampler(LoggingConfigurable):
         return snapshot
 
     def _observe_again(self) -> Snapshot:
-        """A snapshot with the leases of now, and the devices as they were.
-
-        Raises:
-            LedgerError: the ledger cannot be used.
-        """
+        """A snapshot with the leases of now, and the devices as they were."""
         with self._observing:
             recent = self.recent()
             if recent is not None:

@@ -64,6 +64,8 @@ class Snapshot:
     """The leases by id."""
     stale: str | None = None
     """Why the devices were not looked at since, one sentence; `None` where they were."""
+    ledger_problem: str | None = None
+    """Why the ledger cannot be used, one sentence; the leases are then those that were seen last. `None` if it can."""
 
     # What follows from the rest is worked out when it is asked for: most samples nobody asks.
 
