@@ -70,9 +70,7 @@ def live_server(
     """A server of `python`'s packages with its root directory at `root`, inside the `with`."""
     root.mkdir(parents=True, exist_ok=True)
     token = secrets.token_hex(8)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = _free_port()
     log = root.parent / f"{root.name}.log"
     variables = {
         **os.environ,
@@ -99,6 +97,14 @@ def live_server(
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+
+
+def _free_port() -> int:
+    """A port below those that Linux gives out by itself, one of which a kernel could get before the server does."""
+    while True:
+        with contextlib.suppress(OSError), socket.socket() as free:
+            free.bind(("127.0.0.1", 10_000 + secrets.randbelow(20_000)))
+            return int(free.getsockname()[1])
 
 
 def _wait_until_ready(server: LiveServer) -> None:
