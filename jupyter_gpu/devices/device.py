@@ -16,6 +16,9 @@ from traitlets.config import LoggingConfigurable
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+_LEAST_CONTEXT_BYTES = 128 << 20
+"""A process that computes takes more than this by the driver's context alone; a GPU without one has less in use."""
+
 
 @dataclass(frozen=True, slots=True)
 class Device:
@@ -78,6 +81,11 @@ class DeviceUsage:
     """True where the device fell off the bus or otherwise stopped answering."""
     reasons: Mapping[str, str] = field(default_factory=dict)
     """Why a field is `None`, by the field's name."""
+
+    @property
+    def hides_processes(self) -> bool:
+        """Whether the list of processes is empty though one must be there, as in WSL and in some sandboxes."""
+        return self.processes == () and (self.memory_used_bytes or 0) > _LEAST_CONTEXT_BYTES
 
 
 @dataclass(frozen=True, slots=True)

@@ -136,7 +136,7 @@ class OnDevice:
         """Who has how much, as `taken` tells it for all devices."""
         by_lease = {}
         own = foreign = hidden = 0
-        unknown = usage.processes is None
+        unknown = usage.processes is None or usage.hides_processes
         for lease_id, processes in self.own.items():
             size = 0
             for process in processes:

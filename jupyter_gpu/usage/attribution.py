@@ -32,6 +32,9 @@ _HIDDEN_REASON = (
     "The driver's processes on this GPU cannot be found here, as in a container that has its own pids; start it with "
     "the host's pids (--pid=host) for figures per kernel."
 )
+_EMPTY_LIST_REASON = (
+    "The driver lists no process on this GPU although its memory is in use, as in WSL and in some sandboxes."
+)
 _NO_LIST_REASON = "The driver does not tell which processes are on this GPU."
 _NO_MEMORY_REASON = "The driver does not tell the memory of single processes on this GPU, and several share it."
 _NO_UTILIZATION_REASON = "The driver does not tell the utilisation of single processes on this GPU."
@@ -161,6 +164,8 @@ class _Question:
             self._reasons[field] = usage.reasons.get("memory_used_bytes", _NOT_SEEN_REASON)
         elif usage.processes is None:
             self._reasons[field] = usage.reasons.get("processes", _NO_LIST_REASON)
+        elif usage.hides_processes:
+            self._reasons[field] = _EMPTY_LIST_REASON
         elif there.hidden and not self._own:
             self._reasons[field] = _HIDDEN_REASON
         else:

@@ -163,7 +163,8 @@ class TestInAContainerWithPidsOfItsOwn:
     HIDDEN = (SeenProcess(1 << 30, UUID, 6 * GIB), SeenProcess((1 << 30) + 1, UUID, 2 * GIB))
 
     def survey(self, four: tuple[Device, ...]) -> Survey:
-        return Survey(Inventory(four), {UUID: DeviceUsage(UUID, 9 * GIB, processes=())}, self.HIDDEN)
+        listed = tuple(DeviceProcess(process.pid, process.memory_bytes) for process in self.HIDDEN)
+        return Survey(Inventory(four), {UUID: DeviceUsage(UUID, 9 * GIB, processes=listed)}, self.HIDDEN)
 
     def test_nothing_is_known_without_accounts(self, four: tuple[Device, ...]) -> None:
         assert taken(self.survey(four), {"lease": []}, {})[UUID].foreign_bytes == 8 * GIB
@@ -190,6 +191,13 @@ def test_where_the_driver_does_not_tell_processes_the_same_holds(four: tuple[Dev
     survey = look(ToldBackend(four, [DeviceUsage(UUID, memory_used_bytes=10 * GIB, processes=None)]))
     assert taken(survey, {}, {})[UUID].foreign_bytes == 10 * GIB
     assert taken(survey, {"lease": []}, {"lease": {UUID: 4 * GIB}})[UUID].foreign_bytes == 6 * GIB
+
+
+def test_an_empty_list_is_not_believed_where_memory_is_in_use(four: tuple[Device, ...]) -> None:
+    survey = look(ToldBackend(four, [DeviceUsage(UUID, memory_used_bytes=10 * GIB, processes=())]))
+    assert taken(survey, {"lease": []}, {"lease": {UUID: 4 * GIB}})[UUID].foreign_bytes == 6 * GIB
+    idle = look(ToldBackend(four, [DeviceUsage(UUID, memory_used_bytes=16 << 20, processes=())]))
+    assert taken(idle, {}, {})[UUID].foreign_bytes == 0
 
 
 def test_what_the_driver_does_not_tell_at_all_is_not_taken_for_used(four: tuple[Device, ...]) -> None:

@@ -225,6 +225,22 @@ class TestWhatTheDriverDoesNotTell:
         assert device["memory_used_bytes"] == 5 * GIB
         assert device["foreign_bytes"] == 5 * GIB, "what is nobody's own counts as taken"
 
+    def test_an_empty_list_of_processes_is_not_believed_where_memory_is_in_use(
+        self, nvml_host: GPUHost, stand_in: NVMLStandIn, gpu: str, processes: Processes, eyes: LOOKS
+    ) -> None:
+        stand_in.set(gpu, used_bytes=5 * GIB)
+        take_lease(nvml_host, "0", processes.start())
+        looks = eyes(nvml_host)
+        snapshot = looks.look()
+        use = use_of(snapshot)
+        assert (use.used_bytes, use.source, use.utilization_percent) == (None, None, None)
+        assert "lists no process" in use.reasons["used_bytes"]
+        assert "lists no process" in use.reasons["utilization_percent"]
+        assert snapshot.states[gpu].foreign_bytes == 5 * GIB, "it could not be reserved"
+        stand_in.set(gpu, used_bytes=4 << 20)
+        use = use_of(looks.look())
+        assert (use.used_bytes, use.source, use.utilization_percent) == (0, "nvml", 0.0)
+
     def test_under_mig_an_instance_of_ones_own_tells_what_is_used(
         self, nvml_host: GPUHost, stand_in: NVMLStandIn, gpu: str, processes: Processes, eyes: LOOKS
     ) -> None:
