@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable
+    from collections.abc import Callable
 
 
 class Body(NamedTuple):
@@ -22,11 +22,11 @@ class Bodies:
     """The last answer to each question."""
 
     def __init__(self) -> None:
-        self._made: dict[str, tuple[Hashable, Body]] = {}
+        self._made: dict[str, tuple[object, Body]] = {}
         self._count = 0
 
-    def get(self, name: str, state: Hashable, make: Callable[[], Any]) -> Body:
-        """The answer to `name`, made anew if the state that it follows from is another than the last time."""
+    def get(self, name: str, state: object, make: Callable[[], Any]) -> Body:
+        """The answer to `name`, made anew if the state that it follows from does not equal that of the last time."""
         known = self._made.get(name)
         if known is not None and known[0] == state:
             return known[1]
@@ -42,7 +42,7 @@ class Bodies:
         members = (b'"%b":%b' % (each.encode(), part.content) for each, part in parts.items())
         return self._keep(name, state, b"{%b}" % b",".join(members))
 
-    def _keep(self, name: str, state: Hashable, content: bytes) -> Body:
+    def _keep(self, name: str, state: object, content: bytes) -> Body:
         self._count += 1
         body = Body(content, f"{name}-{self._count}-{id(self):x}")
         self._made[name] = (state, body)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 from jupyter_server.utils import ensure_async
@@ -10,7 +11,7 @@ from jupyter_server.utils import ensure_async
 from .models import JSON, Snapshot, kernel_devices_model, kernel_state
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Mapping
+    from collections.abc import Callable, Mapping
 
     from jupyter_server.serverapp import ServerApp
 
@@ -61,9 +62,18 @@ class KernelModels:
         self._sessions |= {session["kernel"]["id"]: session for session in sessions if session.get("kernel")}
         self._sessions_read_at = self._clock()
 
-    def state(self) -> Hashable:
+    def state(self) -> tuple[object, ...]:
         """What the models follow from besides the snapshot: as long as it is equal, so are they."""
-        return self._sessions_read_at, *map(self._facts, self.ids())
+        # Asked for by every client every second, for every kernel, so nothing is looked up twice.
+        kernel_manager = self._serverapp.kernel_manager
+        running = list(kernel_manager.list_kernel_ids())
+        managers = [kernel_manager.get_kernel(kernel_id) for kernel_id in running]
+        return (
+            self._sessions_read_at,
+            running,
+            [(getattr(each, "execution_state", None), _last_activity(each)) for each in managers],
+            [(*_FACTS(record), *record.notices) for record in self._kernels],
+        )
 
     def model(self, kernel_id: str, snapshot: Snapshot, by_uuid: Mapping[str, Device]) -> JSON:
         """One kernel.
@@ -127,28 +137,22 @@ class KernelModels:
             "rows": rows,
         }
 
-    def _facts(self, kernel_id: str) -> Hashable:
-        manager, record = self._manager(kernel_id), self._kernels.get(kernel_id)
-        facts = (kernel_id, getattr(manager, "execution_state", None), _last_activity(manager))
-        if record is None:
-            return facts
-        return (
-            facts, record.state, record.request, record.origin, record.lease_id, record.pid, record.wanted,
-            tuple(record.notices), record.layers, record.label, record.path, record.idle,
-        )  # fmt: skip
-
     def _manager(self, kernel_id: str) -> Any:
         kernel_manager = self._serverapp.kernel_manager
         return kernel_manager.get_kernel(kernel_id) if kernel_id in kernel_manager else None
 
 
+_FACTS = attrgetter(
+    "kernel_id", "state", "request", "origin", "lease_id", "pid", "wanted", "layers", "label", "path", "idle"
+)
+"""What a kernel's model follows from in its record, besides the notices."""
 COLUMNS = (
     "kernel_id", "name", "label", "path", "type", "execution_state", "state", "lease_id", "request", "origin",
     "pending_request", "notices", "pid", "idle_since", "idle", "layers", "devices",
 )  # fmt: skip
 """A kernel's fields in the order of its model."""
 DEVICE_COLUMNS = (
-    "uuid", "index", "kind", "memory_bytes", "cap_bytes", "used_bytes", "peak_bytes", "peak_kind",
+    "uuid", "index", "kind", "memory_bytes", "cap_bytes", "used_bytes", "peak_bytes", "peak_kind", "overhead_bytes",
     "utilization_percent", "source", "lost", "reasons",
 )  # fmt: skip
 """The fields of what a kernel has of a device, in the order of that model."""
