@@ -10,12 +10,14 @@ import { TranslationBundle } from '@jupyterlab/translation';
 
 import { messageOf } from './api';
 import { OpenKernels } from './openKernels';
+import { IGPUModel } from './tokens';
 
 /** What can be done with a kernel of this server, whether or not it is open in this page. */
 export class KernelActions {
   constructor(options: KernelActions.IOptions) {
     this._app = options.app;
     this._services = options.app.serviceManager;
+    this._model = options.model;
     this._open = options.open;
     this._dialogs = options.dialogs;
     this._trans = options.trans;
@@ -28,7 +30,7 @@ export class KernelActions {
       this._app.shell.activateById(open.widget.id);
       return;
     }
-    const session = this._session(kernelId);
+    const session = await this._session(kernelId);
     const { commands } = this._app;
     if (!session) {
       Notification.info(
@@ -87,7 +89,7 @@ export class KernelActions {
     if (!sure) {
       return;
     }
-    const session = this._session(kernelId);
+    const session = await this._session(kernelId);
     await this._attempt(() =>
       session
         ? this._services.sessions.shutdown(session.id)
@@ -100,7 +102,13 @@ export class KernelActions {
     title: (name: string) => string,
     label: string
   ): Promise<boolean> {
-    const name = this._session(kernelId)?.name || kernelId.slice(0, 8);
+    const kernel = this._model.kernels.value?.kernels.find(
+      ({ kernel_id }) => kernel_id === kernelId
+    );
+    const name =
+      kernel?.label ||
+      (await this._session(kernelId))?.name ||
+      kernelId.slice(0, 8);
     const result = await showDialog({
       title: title(name),
       body: this._trans.__('All variables will be lost.'),
@@ -109,13 +117,22 @@ export class KernelActions {
     return result.button.accept;
   }
 
-  private _session(kernelId: string): Session.IModel | null {
-    for (const session of this._services.sessions.running()) {
-      if (session.kernel?.id === kernelId) {
-        return session;
+  private async _session(kernelId: string): Promise<Session.IModel | null> {
+    const { sessions } = this._services;
+    const find = () => {
+      for (const session of sessions.running()) {
+        if (session.kernel?.id === kernelId) {
+          return session;
+        }
       }
+      return null;
+    };
+    const known = find();
+    if (!known) {
+      // One that was started elsewhere is not known here for some seconds.
+      await sessions.refreshRunning().catch(() => undefined);
     }
-    return null;
+    return known ?? find();
   }
 
   private async _attempt(action: () => Promise<void>): Promise<void> {
@@ -128,6 +145,7 @@ export class KernelActions {
 
   private readonly _app: JupyterFrontEnd;
   private readonly _services: ServiceManager.IManager;
+  private readonly _model: IGPUModel;
   private readonly _open: OpenKernels;
   private readonly _dialogs: ISessionContextDialogs | null;
   private readonly _trans: TranslationBundle;
@@ -136,6 +154,7 @@ export class KernelActions {
 export namespace KernelActions {
   export interface IOptions {
     app: JupyterFrontEnd;
+    model: IGPUModel;
     open: OpenKernels;
     dialogs: ISessionContextDialogs | null;
     trans: TranslationBundle;

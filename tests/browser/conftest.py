@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -95,10 +96,25 @@ def start_server(tmp_path: Path, runtime_directory: Path) -> Iterator[Callable[.
         print(server.log)
 
 
+@pytest.fixture(scope="module")
+def module_server(request: pytest.FixtureRequest) -> Iterator[LabServer]:
+    """One server for a file's tests: what its `SERVER` says, or else JupyterLab with four simulated GPUs."""
+    # Unix sockets allow 107 characters.
+    home = Path(tempfile.mkdtemp(prefix="jg-"))
+    made = LabServer(home, home / "gpu", **getattr(request.module, "SERVER", {}))
+    made.start()
+    yield made
+    made.stop()
+    shutil.rmtree(home, ignore_errors=True)
+
+
 @pytest.fixture
-def server(start_server: Callable[..., LabServer]) -> LabServer:
-    """JupyterLab with four simulated GPUs."""
-    return start_server()
+def server(module_server: LabServer) -> Iterator[LabServer]:
+    """The file's server, on which nothing runs and nobody has left anything."""
+    said = len(module_server.log)
+    module_server.clear()
+    yield module_server
+    print(module_server.log[said:])
 
 
 @pytest.fixture

@@ -20,6 +20,8 @@ NAMES = (
 HOLDS = ("reserved", "shared", "reserved", "reserved", "shared")
 RESERVED_BYTES = (2 * GIB, 4 * GIB, 4 * GIB, 8 * GIB)
 IDLE_S = (0, 300, 2700, 7800, 36000)
+IDLE_MINDED_S = 1800
+IDLE_GRACE_S = 600
 
 
 @dataclass
@@ -68,6 +70,10 @@ class Fleet:
     foreign: bool = True
     waiting: int = 0
     without_gpu: int = 0
+    idle_policy: str | None = None
+    """What becomes of kernels that have been idle for half an hour; without one the server knows of no such thing."""
+    kept: set[str] = field(default_factory=set)
+    """The kernels that are left alone all the same, by id."""
     tick: int = 0
     began: float = field(default_factory=lambda: float(int(time.time())))
     asked: dict[str, int] = field(default_factory=dict)
@@ -111,6 +117,9 @@ class Fleet:
 
         def answer(route: Route) -> None:
             name = route.request.url.split("/gpu/api/")[1].split("?")[0]
+            if route.request.method == "PATCH":
+                route.fulfill(json=self.change(name.removeprefix("kernels/"), route.request.post_data_json))
+                return
             parts = live if name == "live" else (name,)
             if not answers.keys() >= set(parts):
                 route.continue_()
@@ -153,6 +162,12 @@ class Fleet:
             "device_columns": device_columns,
             "rows": rows,
         }
+
+    def change(self, kernel_id: str, change: dict[str, Any]) -> dict[str, Any]:
+        """Answer of `PATCH kernels/<id>`, to what is to be kept only."""
+        (self.kept.add if change["keep_when_idle"] else self.kept.discard)(kernel_id)
+        kernel = next(kernel for kernel in self.kernels if kernel.id == kernel_id)
+        return {**self._kernel(kernel), "applied": "now", "message": "Done."}
 
     def queue(self) -> dict[str, Any]:
         """Answer of `GET queue`."""
@@ -295,8 +310,25 @@ class Fleet:
             "notices": [],
             "pid": 1000 + kernel.number,
             "idle_since": None if kernel.busy else self.began - kernel.idle_s,
+            **self._idle(kernel),
             "layers": ["interposer"],
             "devices": [self._kernel_device(kernel)],
+        }
+
+    def _idle(self, kernel: FleetKernel) -> dict[str, Any]:
+        if self.idle_policy is None:
+            return {}
+        if kernel.busy or kernel.idle_s < IDLE_MINDED_S:
+            return {"idle": None}
+        is_kept = kernel.id in self.kept
+        acts = self.idle_policy != "mark" and not is_kept
+        return {
+            "idle": {
+                "since": self.began - kernel.idle_s,
+                "policy": self.idle_policy,
+                "action_at": self.began + IDLE_GRACE_S if acts else None,
+                "exempt": is_kept,
+            }
         }
 
     def _kernel_device(self, kernel: FleetKernel) -> dict[str, Any]:
@@ -333,6 +365,7 @@ class Fleet:
                 "notices": [notice] if number == 1 else [],
                 "pid": 900 + number,
                 "idle_since": self.began - 500,
+                **({} if self.idle_policy is None else {"idle": None}),
                 "layers": [],
                 "devices": [],
             }

@@ -21,6 +21,26 @@ _KERNEL_READY = f"""name => {{
         && (name === null || kernel.name === name);
 }}"""
 
+_EXECUTE = """async ([id, code, wait]) => {
+    const kernels = (window.kernelsOfTests ??= new Map());
+    if (!kernels.has(id)) {
+        const model = { id, name: 'python3' };
+        kernels.set(id, window.jupyterapp.serviceManager.kernels.connectTo({ model }));
+    }
+    const future = kernels.get(id).requestExecute({ code });
+    let printed = '';
+    future.onIOPub = ({ header, content }) => {
+        printed += header.msg_type === 'stream' ? content.text : '';
+        printed += header.msg_type === 'error' ? `${content.ename}: ${content.evalue}` : '';
+    };
+    if (wait) {
+        await future.done;
+    } else {
+        future.done.catch(() => undefined);
+    }
+    return printed.trim();
+}"""
+
 
 class LabPage:
     """One page of one server."""
@@ -39,10 +59,31 @@ class LabPage:
         self.page.goto(url)
         if notebook is not None:
             expect(self.notebook).to_be_visible(timeout=READY_MS)
-        else:
-            expect(self.page.locator("#main, #main-panel").first).to_be_visible(timeout=READY_MS)
-        if lab:
+        self.wait_until_loaded()
+
+    def wait_until_loaded(self) -> None:
+        """Return once the application is on the screen."""
+        expect(self.page.locator("#main, #main-panel").first).to_be_visible(timeout=READY_MS)
+        if self.server.application == "lab":
             expect(self.page.locator("#jupyterlab-splash")).to_have_count(0, timeout=READY_MS)
+
+    def open_beside(self, notebook: str) -> None:
+        """Open another notebook on the same page."""
+        self.page.evaluate("path => { window.jupyterapp.commands.execute('docmanager:open', { path }); }", notebook)
+        expect(self.page.locator(".jp-mod-current .lm-TabBar-tabLabel").first).to_have_text(notebook, timeout=READY_MS)
+        expect(self.notebook.locator(".jp-Cell").first).to_be_visible(timeout=READY_MS)
+
+    def close_all(self) -> None:
+        """Close what is open in the main area."""
+        self.page.evaluate(
+            "() => { for (const widget of [...window.jupyterapp.shell.widgets('main')]) { widget.dispose(); } }"
+        )
+
+    def dismiss_dialogs(self) -> None:
+        """Close dialogs that somebody has left open."""
+        while self.dialog.count():
+            self.page.keyboard.press("Escape")
+            self.page.wait_for_timeout(100)
 
     def reload(self) -> None:
         """Load the page again."""
@@ -109,6 +150,21 @@ class LabPage:
         return "\n".join(output.all_inner_texts()).strip()
 
     # Kernels
+
+    def execute(self, kernel_id: str, source: str, *, wait: bool = True) -> str:
+        """Run code in a kernel, open or not, over the page's own connection, and return what it printed.
+
+        Args:
+            kernel_id: a kernel of this server.
+            source: what to run.
+            wait: whether to wait for its end; without, nothing is returned.
+        """
+        return str(self.page.evaluate(_EXECUTE, [kernel_id, source, wait]))
+
+    def set_theme(self, name: str) -> None:
+        """Change the theme, and return once it is there."""
+        self.page.evaluate("t => window.jupyterapp.commands.execute('apputils:change-theme', {theme: t})", name)
+        self.page.wait_for_function("t => document.body.dataset.jpThemeName === t", arg=name)
 
     def choices(self) -> list[str]:
         """The kernels that the kernel dialog, which is open, offers to start."""

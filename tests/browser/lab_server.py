@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -118,6 +119,40 @@ class LabServer:
             self._process.wait()
             self._process = None
 
+    def clear(self) -> None:
+        """Leave nothing of what was done so far: no kernel, no wait, no file, no setting, no layout."""
+        if self._process is None or self._process.poll() is not None:
+            self.start()
+        for entry in self.rest("gpu/api/queue")["entries"]:
+            self.rest(f"gpu/api/queue/{entry['id']}", "DELETE")
+        for session in self.rest("api/sessions"):
+            self.rest(f"api/sessions/{session['id']}", "DELETE")
+        for kernel in self.rest("api/kernels"):
+            self.rest(f"api/kernels/{kernel['id']}", "DELETE")
+        wait_for(lambda: not self._leases(), "no lease on any device")
+        for path in (self.root, self._home / "config" / "lab" / "workspaces", self._home / "settings" / "jupyter-gpu"):
+            shutil.rmtree(path, ignore_errors=True)
+        self.root.mkdir()
+
+    def start_kernel(self, notebook: str, request: str, metadata: dict[str, Any] | None = None) -> str:
+        """Start a session on a new notebook that asks for a GPU, as any client would, and return its kernel's id."""
+        if not (self.root / notebook).exists():
+            self.write_notebook(notebook, metadata={"jupyter_gpu": {"request": request, **(metadata or {})}})
+        session = {"path": notebook, "name": notebook, "type": "notebook", "kernel": {"name": "python3"}}
+        return str(self.rest("api/sessions", "POST", session)["kernel"]["id"])
+
+    def configure(self, **settings: object) -> None:
+        """Set a person's settings of the extension; pages that are loaded from now on heed them."""
+        self.rest("lab/api/settings/jupyter-gpu:plugin", "PUT", {"raw": json.dumps(settings)})
+
+    def run(self, *command: str) -> str:
+        """What a command prints where the server runs."""
+        arguments = [sys.executable, "-m", *command]
+        done = subprocess.run(
+            arguments, env=self._environment, capture_output=True, text=True, timeout=START_S, check=False
+        )
+        return done.stdout
+
     @property
     def log(self) -> str:
         """What it wrote to its standard output and error."""
@@ -171,6 +206,9 @@ class LabServer:
         """The metadata of a notebook as it is on disk."""
         content: dict[str, Any] = json.loads((self.root / name).read_text())
         return content["metadata"]
+
+    def _leases(self) -> list[dict[str, Any]]:
+        return [lease for device in self.rest("gpu/api/devices")["devices"] for lease in device["leases"]]
 
     def _make_environment(self, simulate: str | None) -> dict[str, str]:
         kept = ("PATH", "PYTHONPATH", "LANG", "LC_ALL", "TERM", "VIRTUAL_ENV", "COVERAGE_PROCESS_START")

@@ -10,7 +10,7 @@ from lab_server import LabServer, wait_for
 from playwright.sync_api import Page, expect
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    pass
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
@@ -18,10 +18,7 @@ PLAIN = {"name": "python3", "display_name": "Python 3 (ipykernel)", "language": 
 PRINT_DEVICES = "import os; print(os.environ['CUDA_VISIBLE_DEVICES'])"
 
 
-@pytest.fixture
-def server(start_server: Callable[..., LabServer]) -> LabServer:
-    """Notebook 7 with four simulated GPUs."""
-    return start_server(application="notebook")
+SERVER = {"application": "notebook"}
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ export interface IPanelServices {
   /** Run a command. */
   readonly run: (command: string, args: { [name: string]: string }) => void;
   /** Open the menu of a kernel's actions below an element. */
-  readonly openKernelMenu: (kernelId: string, anchor: Element) => void;
+  readonly openKernelMenu: (kernelId: string, anchor: HTMLElement) => void;
 }
 
 export const Services = React.createContext<IPanelServices>({

@@ -39,7 +39,7 @@ const plugin: JupyterFrontEndPlugin<void> = {
   ): void => {
     const trans = (translator ?? nullTranslator).load(TRANSLATION_DOMAIN);
     const { commands } = app;
-    const actions = new KernelActions({ app, open, dialogs, trans });
+    const actions = new KernelActions({ app, model, open, dialogs, trans });
     const change = new GPUChange({ model, open, trans });
     const idle = new IdleKernels(model, open);
 

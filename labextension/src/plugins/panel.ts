@@ -42,6 +42,7 @@ const plugin: JupyterFrontEndPlugin<void> = {
           const menu = kernelMenu(app, kernelId);
           const { left, bottom } = anchor.getBoundingClientRect();
           menu.open(left, bottom);
+          giveBackFocus(menu, anchor);
         }
       }
     });
@@ -78,6 +79,8 @@ const plugin: JupyterFrontEndPlugin<void> = {
           if (get<string>('side') !== side) {
             side = get('side');
             place();
+            // What the layout was when the page was left does not say what the setting is now.
+            void app.restored.then(place);
           }
         };
         settings.changed.connect(heed);
@@ -86,6 +89,18 @@ const plugin: JupyterFrontEndPlugin<void> = {
       .catch(() => undefined); // The model's plugin says so.
   }
 };
+
+/** Let whoever opened a menu by the keyboard go on from there when it has closed. */
+function giveBackFocus(menu: Menu, anchor: HTMLElement): void {
+  menu.aboutToClose.connect(() => {
+    // What was chosen may have taken the focus by then.
+    setTimeout(() => {
+      if (document.activeElement === document.body) {
+        anchor.focus();
+      }
+    });
+  });
+}
 
 /** What can be done with a kernel. */
 function kernelMenu(app: JupyterFrontEnd, kernelId: string): Menu {
