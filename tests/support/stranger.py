@@ -8,7 +8,8 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from http.cookies import SimpleCookie
 from pathlib import Path
@@ -16,7 +17,10 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import yaml
+from jupyter_client.blocking.client import BlockingKernelClient
+from jupyter_client.manager import KernelManager
 from live_server import LiveServer
+from magic_kernel import MagicKernel
 
 import jupyter_gpu
 
@@ -149,3 +153,23 @@ def json_of(answer: Answer) -> Any:
     """The JSON of an answer that has to be there."""
     assert answer.status == 200, answer
     return json.loads(answer.body)
+
+
+@contextlib.contextmanager
+def hands_of(server: LiveServer, kernel_id: str) -> Iterator[MagicKernel]:
+    """Whoever runs cells in a kernel of the server."""
+    client = BlockingKernelClient(connection_file=str(server.root.parent / "runtime" / f"kernel-{kernel_id}.json"))
+    client.load_connection_file()
+    client.start_channels()
+    try:
+        end = time.monotonic() + _TIMEOUT_S
+        while True:
+            try:
+                client.wait_for_ready(timeout=_TIMEOUT_S)
+                break
+            except RuntimeError:  # on a busy machine a kernel that begins is taken for one that died
+                if time.monotonic() > end:
+                    raise
+        yield MagicKernel(client, KernelManager())
+    finally:
+        client.stop_channels()
