@@ -17,6 +17,7 @@ from .server.idle_policy import GPUIdlePolicy
 from .server.kernel_events import GPUEvents
 from .server.manager import GPUManager
 from .server.metrics import GPUMetrics
+from .server.overhead import GPUOverhead
 from .server.socket import KernelSocket
 from .usage.sampler import GPUSampler
 
@@ -63,7 +64,8 @@ class GPUExtension(ExtensionApp):
     manager_class = Type(GPUManager, klass=GPUManager, help="What answers the REST API.").tag(config=True)
 
     classes = [  # noqa: RUF012 - traitlets' way
-        GPUHost, GPUKernelSpecManager, GPUManager, GPUEvents, GPUIdlePolicy, GPUMetrics, GPUSampler, GPUWatchdog,
+        GPUHost, GPUKernelSpecManager, GPUManager, GPUEvents, GPUIdlePolicy, GPUMetrics, GPUOverhead, GPUSampler,
+        GPUWatchdog,
     ]  # fmt: skip
 
     def initialize_settings(self) -> None:
@@ -78,7 +80,10 @@ class GPUExtension(ExtensionApp):
         self._kernel_events = GPUEvents(
             host=host, sampler=manager.sampler, event_logger=serverapp.event_logger, parent=self
         )
-        self._watchdog = GPUWatchdog(serverapp, host=host, sampler=manager.sampler, parent=self)
+        self._overhead = GPUOverhead(host=host, sampler=manager.sampler, parent=self)
+        self._watchdog = GPUWatchdog(
+            serverapp, overhead=self._overhead, host=host, sampler=manager.sampler, parent=self
+        )
         manager.watchdog_reason = self._watchdog.reason
         self._idle_policy = GPUIdlePolicy(
             serverapp, host=host, sampler=manager.sampler, event_logger=serverapp.event_logger, parent=self
@@ -98,6 +103,7 @@ class GPUExtension(ExtensionApp):
         loop.call_later(_FIRST_COMPILE_S, host.limits.prepare)
         self._kernel_socket.start()
         self._kernel_events.start()
+        self._overhead.start()
         self._watchdog.start()
         self._idle_policy.start()
         self._metrics.start()
@@ -106,6 +112,7 @@ class GPUExtension(ExtensionApp):
         """End what waits for a GPU, and let go of the driver. The server shuts its kernels down after this."""
         await self._kernel_socket.stop()
         self._kernel_events.stop()
+        self._overhead.stop()
         self._watchdog.stop()
         self._idle_policy.stop()
         self._metrics.stop()

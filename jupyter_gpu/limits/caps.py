@@ -79,10 +79,14 @@ class AccountKeeper:
         return result
 
     def begin_peaks(self, lease_id: str) -> None:
-        """Begin the peaks of a lease's account anew: the process that uses it has just been started."""
+        """Begin the peaks of a lease's account anew: the process that uses it has just been started.
+
+        What the driver took for itself went with the process before.
+        """
         with contextlib.suppress(AccountError), Account.open(self.path(lease_id)) as account:
             for uuid in account.uuids:
                 account.reset_peak(uuid)
+                account.set_overhead(uuid, 0)
 
     def cap(self, lease: Lease, hold: LeaseHold, held: Sequence[Lease]) -> int | None:
         """The most that a lease may have of a device, in bytes; `None` is no cap but the device itself."""

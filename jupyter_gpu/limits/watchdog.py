@@ -22,6 +22,8 @@ class Reading:
     uuid: str
     used_bytes: int
     cap_bytes: int
+    overhead_bytes: int = 0
+    """What the driver is known to have taken for itself beyond what the lease's own allocations leave of the cap."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,8 @@ class Watchdog:
         above = {
             (reading.lease_id, reading.uuid): reading
             for reading in readings
-            if reading.used_bytes > reading.cap_bytes + self._margin_bytes
+            # The margin is for what the driver takes for itself too: one or the other, or that would count twice.
+            if reading.used_bytes > reading.cap_bytes + max(self._margin_bytes, reading.overhead_bytes)
         }
         self._since = {key: self._since.get(key, now) for key in above}
         self._told &= above.keys()

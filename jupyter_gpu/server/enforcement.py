@@ -14,6 +14,7 @@ from traitlets.config import LoggingConfigurable
 from ..devices.amount import readable_amount
 from ..host import GPUHost
 from ..leases.request import GPURequest, Hold, RequestError
+from ..limits.overhead import NO_OVERHEAD
 from ..limits.watchdog import Excess, Reading, Watchdog
 from ..usage.attribution import NVML
 from ..usage.sampler import GPUSampler, Need
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
     from ..kernels import KernelRecord
     from ..usage.snapshot import Snapshot
+    from .overhead import GPUOverhead
 
 
 class GPUWatchdog(LoggingConfigurable):
@@ -58,9 +60,17 @@ class GPUWatchdog(LoggingConfigurable):
     host = Instance(GPUHost)
     sampler = Instance(GPUSampler)
 
-    def __init__(self, serverapp: ServerApp, *, clock: Callable[[], float] = time.monotonic, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        serverapp: ServerApp,
+        *,
+        overhead: GPUOverhead | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         self._serverapp = serverapp
+        self._overhead = overhead
         self._clock = clock
         self._watchdog = Watchdog(self.margin_bytes, self.grace_s)
         self._need: Need | None = None
@@ -108,7 +118,10 @@ class GPUWatchdog(LoggingConfigurable):
                 use, cap = snapshot.uses.get(key), snapshot.caps.get(key)
                 # Only the driver's own word counts: an account would not know of what went past it.
                 if use is not None and use.source == NVML and use.used_bytes is not None and cap is not None:
-                    readings.append(Reading(lease.id, hold.uuid, use.used_bytes, cap))
+                    # What was taken off the cap is within it; only what could not be comes on top.
+                    own = self._overhead.overhead(*key) if self._overhead else NO_OVERHEAD
+                    extra_bytes = own.measured_bytes - own.noted_bytes
+                    readings.append(Reading(lease.id, hold.uuid, use.used_bytes, cap, extra_bytes))
         for excess in self._watchdog.look(self._clock(), readings):
             lease = snapshot.lease_of[excess.reading.lease_id]
             record = self.host.kernels.get(lease.owner.kernel_id or "")
@@ -143,9 +156,9 @@ class GPUWatchdog(LoggingConfigurable):
 
     def _on_kernel(self, _: KernelRecord, what: str) -> None:
         """Have samples taken while there is a cap to hold somebody to, and not a moment longer."""
-        if what not in ("started", "ended"):
+        if what not in ("started", "changed", "ended"):
             return
-        capped = any(_has_cap(record) for record in self.host.kernels)
+        capped = any(has_cap(record) for record in self.host.kernels)
         if capped and self._need is None:
             self._need = self.sampler.need(self.interval_s)
         elif not capped and self._need is not None:
@@ -153,7 +166,8 @@ class GPUWatchdog(LoggingConfigurable):
             self._need = None
 
 
-def _has_cap(record: KernelRecord) -> bool:
+def has_cap(record: KernelRecord) -> bool:
+    """Whether a kernel asked for a cap of its own."""
     try:
         request = GPURequest.parse(record.request)
     except RequestError:

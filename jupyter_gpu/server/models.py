@@ -33,6 +33,7 @@ __all__ = [
 
 JSON = dict[str, Any]
 
+_NOT_COUNTED_REASON = "No process of this kernel counts what it allocates on this GPU."
 _NO_USE = LeaseUse(reasons={"used_bytes": "Nothing was seen of this GPU yet."})
 
 
@@ -194,6 +195,8 @@ def _kernel_device_model(lease: Lease, hold: LeaseHold, device: Device | None, s
     reasons = dict(use.reasons)
     if mark.peak_bytes is None:
         reasons["peak_bytes"] = reasons.get("used_bytes", "No use was seen so far.")
+    if not use.counted:
+        reasons["overhead_bytes"] = _NOT_COUNTED_REASON
     return {
         "uuid": hold.uuid,
         "index": device.index if device else None,
@@ -203,6 +206,7 @@ def _kernel_device_model(lease: Lease, hold: LeaseHold, device: Device | None, s
         "used_bytes": use.used_bytes,
         "peak_bytes": mark.peak_bytes,
         "peak_kind": mark.peak_kind,
+        "overhead_bytes": use.account.overhead if use.counted and use.account else None,
         "utilization_percent": use.utilization_percent,
         "source": use.source,
         "lost": snapshot.is_lost(hold.uuid),

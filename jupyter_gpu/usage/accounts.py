@@ -28,6 +28,8 @@ class LeaseAccount(NamedTuple):
     """By UUID."""
     counts: bool
     """Whether any process counts in it what it allocates."""
+    processes: frozenset[ProcessKey] = frozenset()
+    """Those that do."""
 
 
 NO_ACCOUNT = LeaseAccount({}, False)
@@ -118,7 +120,8 @@ class AccountBook:
 
 
 def _meaning(reading: AccountReading) -> LeaseAccount:
-    return LeaseAccount({device.uuid: device for device in reading.devices}, bool(reading.processes))
+    devices = {device.uuid: device for device in reading.devices}
+    return LeaseAccount(devices, bool(reading.processes), frozenset(reading.processes))
 
 
 class _MappedAccount:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from jupyter_gpu.limits.watchdog import Reading, Watchdog
 
 GIB = 1 << 30
@@ -40,3 +42,12 @@ def test_a_lease_that_is_gone_is_forgotten_and_others_are_not() -> None:
     watchdog.look(0, [at(12, "a"), at(12, "b")])
     watchdog.look(3, [at(12, "b")])
     assert [excess.reading.lease_id for excess in watchdog.look(6, [at(12, "a"), at(12, "b")])] == ["b"]
+
+
+def test_what_is_known_to_be_the_drivers_own_is_no_excess() -> None:
+    watchdog = Watchdog(margin_bytes=GIB, grace_s=0)
+    # Eight workers with half a GiB each, which could not be taken off the cap. It does not come on top of the margin.
+    assert watchdog.look(0, [replace(at(12), overhead_bytes=4 * GIB)]) == []
+    assert watchdog.look(1, [replace(at(12.1), overhead_bytes=4 * GIB)]) != []
+    assert watchdog.look(2, [replace(at(9), overhead_bytes=GIB // 2)]) == []
+    assert watchdog.look(3, [replace(at(9.1), overhead_bytes=GIB // 2)]) != []
