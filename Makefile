@@ -4,7 +4,7 @@
 # And for developers:
 #   make lint    what CI checks; make format mends what can be mended
 #   make docs    writes docs/reference.md anew from the sources
-#   make bench   the benchmarks; make wheel builds the wheel
+#   make bench   the benchmarks, as one table that is kept in tests/benchmarks/RESULTS.md; make wheel builds the wheel
 
 SHELL := /bin/bash
 VENV := .venv
@@ -19,6 +19,7 @@ export UV_PYTHON_DOWNLOADS := never
 export UV_PROJECT_ENVIRONMENT := $(VENV)
 PYTHON ?= python3
 PYTEST_ARGS ?=
+BENCH_ARGS ?=
 SOURCES := pyproject.toml labextension/package.json labextension/yarn.lock \
 	$(shell find labextension/src labextension/style labextension/schema -type f 2>/dev/null)
 
@@ -46,7 +47,7 @@ docs: $(VENV)/.test
 	$(BIN)/python docs/reference.py
 
 bench: set-up
-	@for script in tests/benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+	@$(BIN)/python tests/benchmarks/run.py $(BENCH_ARGS)
 
 wheel: $(UV)
 	$(UV) build --wheel
