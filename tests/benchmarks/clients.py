@@ -23,9 +23,11 @@ PANEL_PATH = "/gpu/api/live"
 
 
 def probe(url: str, token: str, seconds: float) -> list[float]:
-    """The seconds that each answer of /api/status took.
+    """The seconds that answers of /api/status took.
 
-    An answer that does not come before the time is over counts with the time that was waited for it.
+    One that took longer than the pause between two probes also stands for those that would have been sent meanwhile:
+    else a server that stands still for a third of each second would seem to do so to one request in a hundred. One that
+    does not come before the time is over counts with the time that was waited for it.
     """
     address = urlsplit(url)
     headers = {"Authorization": f"token {token}"}
@@ -42,11 +44,13 @@ def probe(url: str, token: str, seconds: float) -> list[float]:
             connection.request("GET", "/api/status", headers=headers)
             answer = connection.getresponse()
             answer.read()
+            assert answer.status == 200, answer.status
         except TimeoutError:
-            latencies.append(time.perf_counter() - began)
-            break
-        latencies.append(time.perf_counter() - began)
-        assert answer.status == 200, answer.status
+            pass  # the time is over
+        latency = time.perf_counter() - began
+        while latency > 0:
+            latencies.append(latency)
+            latency -= THINKING_S
         time.sleep(random.expovariate(1 / THINKING_S))
     return latencies
 

@@ -149,15 +149,20 @@ def measure(blocks: list[Block], rounds: int, seconds: float) -> dict[str, list[
     return found
 
 
-def figure(found: dict[str, list[list[float]]], name: str, floor: str, title: str, goal: str) -> Figure:
+def in_ms(seconds: float, limit_s: float) -> str:
+    """A latency with its unit; where the time there was may have cut it short, the least that it was."""
+    return f"{'over ' if seconds > limit_s / 2 else ''}{1000 * seconds:.1f} ms"
+
+
+def figure(found: dict[str, list[list[float]]], name: str, floor: str, title: str, goal: str, limit_s: float) -> Figure:
     """The 99th percentile of one block's latencies beside that of another's."""
     ours, others = ([quantile(each, 0.99) for each in found[block]] for block in (name, floor))
     times = ratios(ours, others)
     middle = statistics.median(times)
     return Figure(
         title,
-        f"{1000 * statistics.median(ours):.1f} ms",
-        f"with none {1000 * statistics.median(others):.1f} ms",
+        in_ms(statistics.median(ours), limit_s),
+        f"with none {in_ms(statistics.median(others), limit_s)}",
         middle,
         spread(times),
         goal,
@@ -206,9 +211,9 @@ def main() -> int:
             wait_until_quiet(each)
         found = measure(blocks, rounds, seconds)
     report(found)
-    figures = [figure(found, blocks[1].name, blocks[0].name, NAME, GOAL)]
+    figures = [figure(found, blocks[1].name, blocks[0].name, NAME, GOAL, seconds)]
     for count, block in zip((1, WATCHERS), blocks[3:], strict=False):
-        figures.append(figure(found, block.name, blocks[2].name, PEER_NAME.format(count), ""))
+        figures.append(figure(found, block.name, blocks[2].name, PEER_NAME.format(count), "", seconds))
     if len(blocks) == 2:
         figures.append(unmeasured(PEER_NAME.format(1), "", "The peer was left out of this run."))
     return finish(figures, options)

@@ -105,6 +105,6 @@ def table(figures: Sequence[Figure]) -> str:
 def _row(figure: Figure) -> tuple[str, ...]:
     if figure.reason:
         return figure.name, "not measured", figure.reason, "", "", figure.goal, ""
-    ratio = "" if figure.ratio is None else f"{figure.ratio:.3g}" if figure.ratio >= 10 else f"{figure.ratio:.2f}"
+    ratio = "" if figure.ratio is None else f"{figure.ratio:.{0 if figure.ratio >= 10 else 2}f}"
     met = {None: "", True: "yes", False: "**no**"}[figure.met]
     return figure.name, figure.measured, figure.against, ratio, figure.spread, figure.goal, met
