@@ -93,8 +93,8 @@ class KernelRegister:
 
         Args:
             record: which.
-            what: it is `waiting`, was `granted` a lease, has `started` or `ended`, has a new `notice`, or is to be
-                `kept` (or not) though idle.
+            what: it is `waiting`, was `granted` a lease, has `started` or `ended`, has another request met while it
+                runs (`changed`), has a new `notice`, or is to be `kept` (or not) though idle.
         """
         for listener in self._listeners:
             listener(record, what)

@@ -247,6 +247,7 @@ class GPUIdlePolicy(LoggingConfigurable):
             raise NotGranted(f"it {changed.message}")
         # Whoever restarts it wants what was asked for.
         record.request, record.wanted = str(request), record.wanted or before
+        self.host.kernels.tell(record, "changed")
         message = f"{record.label} has {request} instead of {before}, because {idle}. Ask again for what it needs."
         record.notices.append(message)
         self.host.kernels.tell(record, "notice")
@@ -269,7 +270,7 @@ class GPUIdlePolicy(LoggingConfigurable):
                 self._run(self._read_notebook(record, Path(record.path)))
         elif what == "kept" and record.idle is not None:
             record.idle = record.idle._replace(exempt=record.exempt, action_at=None)
-        if what in ("started", "ended"):
+        if what in ("started", "changed", "ended"):
             self._rest_or_wake()
 
     async def _read_notebook(self, record: KernelRecord, path: Path) -> None:

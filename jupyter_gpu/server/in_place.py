@@ -87,6 +87,7 @@ async def _moved(
     provisioner.moved_to(lease.id)
     record.lease_id, record.request, record.wanted = lease.id, str(request), str(request)
     record.origin, record.state = Origin.API, "running"
+    host.kernels.tell(record, "changed")
     if held is not None:
         await host.release(held.id)
     return lease

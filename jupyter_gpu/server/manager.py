@@ -220,6 +220,7 @@ class GPUManager(LoggingConfigurable):
                     f"{record.label} keeps {held.request}, because {request} cannot be had now: it {changed.message}."
                 )
             record.request = record.wanted = str(request)
+            self.host.kernels.tell(record, "changed")
             return "now", f"{record.label} has {request} now."
         await in_thread(self.host.check_now, request)
         if not restart:
@@ -275,7 +276,7 @@ class GPUManager(LoggingConfigurable):
 
     async def _ledger_problem(self) -> str | None:
         try:
-            await in_thread(self.host.leases_now)
+            await in_thread(self.host.ledger.verify)
         except LedgerError as error:
             return str(error)
         return None

@@ -94,7 +94,7 @@ class GPUOverhead(LoggingConfigurable):
 
     def _on_kernel(self, _: KernelRecord, what: str) -> None:
         """Have samples taken while a kernel has a cap of its own, and not a moment longer."""
-        if what not in ("started", "ended"):
+        if what not in ("started", "changed", "ended"):
             return
         capped = any(has_cap(record) for record in self.host.kernels)
         if capped and self._need is None:

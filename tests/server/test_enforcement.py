@@ -78,6 +78,10 @@ def test_samples_are_taken_for_it_only_while_a_kernel_has_a_cap(tmp_path: Path, 
         driver.log_calls()
         time.sleep(2.5)  # the time in which two samples would have been taken
         assert looks(driver) <= 1
+        kernel = f"gpu/api/kernels/{session['kernel']['id']}"
+        assert server.send("PATCH", kernel, {"request": "0:8GiB"})[0] == 200
+        driver.forget_calls()
+        until(lambda: len(driver.calls()) > 0)
         server.end_session(session)
         session = start(server, "0:8GiB")
         driver.forget_calls()

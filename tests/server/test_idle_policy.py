@@ -207,7 +207,7 @@ class TestGrace:
     async def test_an_exemption_counts_at_once_and_until_it_is_taken_back(
         self, told: Events, notebook: Notebook, jp_fetch: Callable[..., Any]
     ) -> None:
-        async with notebook.open(request="1:8GiB"):
+        async with notebook.open(request="1:8GiB") as run:
             await notebook.until(lambda kernel: kernel["idle"] and kernel["idle"]["action_at"])
             kept = await notebook.patch(keep_when_idle=True)
             assert (kept["applied"], kept["message"]) == ("now", "a.ipynb is kept though idle.")
@@ -216,6 +216,7 @@ class TestGrace:
             assert told[1]["message"] == "a.ipynb is to be kept though idle: nothing is done about it."
             restart = f"api/kernels/{notebook.kernel_id}/restart"
             await jp_fetch(restart, method="POST", body="", request_timeout=TIMEOUT_S)
+            await run("1")  # without a message the server goes on to take it for starting
             after = await notebook.until(lambda kernel: kernel["idle"])
             assert (after["idle"]["exempt"], after["idle"]["action_at"]) == (True, None)
             both = await notebook.patch(keep_when_idle=False, request="1:4GiB")
@@ -290,8 +291,12 @@ class TestSamples:
         self, told: Events, notebook: Notebook, jp_serverapp: Any, jp_fetch: Callable[..., Any]
     ) -> None:
         sampler = policy_of(jp_serverapp).sampler
-        async with notebook.open("cpu.ipynb", request="cpu"):
+        async with notebook.open("cpu.ipynb", request="cpu") as run:
             assert policy_of(jp_serverapp)._beginning is None
+            await run("%gpu use 1")
+            await until(lambda: sampler._needs)
+        await jp_fetch(f"api/sessions/{notebook.session['id']}", method="DELETE", request_timeout=TIMEOUT_S)
+        await until(lambda: not sampler._needs)
         async with notebook.open("a.ipynb", request="1"):
             await until(lambda: sampler._needs)
         await jp_fetch(f"api/sessions/{notebook.session['id']}", method="DELETE", request_timeout=TIMEOUT_S)

@@ -283,7 +283,7 @@ class TestSixtyFourKernels:
         for row in table["rows"]:
             [device] = row[-1]
             assert device[utilization] is None
-            assert table["reasons"][device[place]].keys() == {"used_bytes", "utilization_percent", "peak_bytes"}
+            assert table["reasons"][device[place]].keys() >= {"used_bytes", "utilization_percent", "peak_bytes"}
 
     async def test_one_step_of_history_is_too(self, manager: GPUManager) -> None:
         await manager.devices()
