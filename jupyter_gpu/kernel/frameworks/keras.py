@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 
-from .framework import BY_YOU, Framework, Outcome, Setting
+from .framework import BY_US, BY_YOU, Framework, Outcome, Setting
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -60,7 +60,12 @@ class Keras(Framework):
 
     def settings(self) -> list[Setting]:
         """The framework below it."""
-        return [Setting("backend", self.backend, BY_YOU)] if self.imported or _BACKEND in os.environ else []
+        chosen = self.session.environment.value(_BACKEND)
+        if not self.imported and not chosen:
+            return []
+        # Keras itself writes its default into keras.json, which is therefore nobody's choice.
+        origin = BY_YOU if chosen or self.backend != _DEFAULT_BACKEND else BY_US
+        return [Setting("backend", self.backend, origin)]
 
     def free(self) -> Outcome:
         """Nothing of its own: the framework below it is asked for itself."""
