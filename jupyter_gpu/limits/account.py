@@ -134,7 +134,8 @@ class Account(AccountContent):
         """The account at `path`.
 
         Raises:
-            AccountError: there is none, it is not ours, it is damaged, or it is of another version.
+            AccountError: there is none, it is not ours, it is damaged, it is of another version, or its pids count in
+                another pid namespace.
         """
         file = open_file(path)
         try:

@@ -235,7 +235,7 @@ def checked_size(path: Path, file: int) -> int:
         AccountError: it is not.
     """
     on_disk = _own_size(path, file)
-    return _checked_size(path, on_disk, os.pread(file, _HEADER.size, 0))
+    return _checked_size(path, on_disk, os.pread(file, HEADER_SIZE, 0))
 
 
 def write_account(
@@ -330,6 +330,14 @@ def _checked_size(path: Path, on_disk: int, header: bytes) -> int:
         or on_disk < size
     ):
         raise AccountError(f"the account {path} is damaged: its header does not fit its {on_disk} bytes")
+    (counts_in,) = struct.unpack_from("=Q", header, _PID_NAMESPACE_AT)
+    # 0 is unknown, which says nothing against it.
+    if counts_in and pid_namespace() not in (0, counts_in):
+        raise AccountError(
+            f"the account {path} was made where other pids count (pid namespace {counts_in}, and here it is "
+            f"{pid_namespace()}), so its processes cannot be told apart here; start the kernel and the server in one "
+            "pid namespace, in containers with --pid=host"
+        )
     return int(size)
 
 

@@ -18,7 +18,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from jupyter_gpu.devices.processes import boot_id, process_key
+from jupyter_gpu.devices.processes import boot_id, pid_namespace, process_key
 from jupyter_gpu.limits.account import Account, AccountError, OutOfDeviceMemory
 from jupyter_gpu.limits.account_file import account_limits, read_account
 
@@ -485,6 +485,20 @@ class TestFilesThatAreNoAccounts:
         with pytest.raises(AccountError, match="has version 2; this software reads version 1"):
             read(path)
 
+    def test_one_in_which_other_pids_count(self, read: Callable[[Path], object], account: Account, path: Path) -> None:
+        def made_in(namespace: int) -> None:
+            with path.open("r+b") as file:
+                file.seek(152)
+                file.write(struct.pack("=Q", namespace))
+
+        here = pid_namespace()
+        made_in(here + 1)
+        with pytest.raises(AccountError, match=f"pid namespace {here + 1}, and here it is {here}"):
+            read(path)
+        for namespace in (0, here):  # 0 is unknown
+            made_in(namespace)
+            read(path)
+
     def test_a_link(self, read: Callable[[Path], object], account: Account, path: Path, tmp_path: Path) -> None:
         link = tmp_path / "link"
         link.symlink_to(path)
@@ -551,7 +565,9 @@ def test_a_sound_header_over_senseless_content_is_read_without_a_crash(
     slot_size = 32 + 16 * devices
     size = 256 + 256 * devices + slot_size * slots + excess
     header = struct.pack("=8s6IQ", b"JGPUACCT", 1, 256, devices, slots, 256, slot_size, size)
-    path.write_bytes((header + content.randbytes(size))[:size])
+    senseless = bytearray((header + content.randbytes(size))[:size])
+    struct.pack_into("=Q", senseless, 152, 0)  # an unknown pid namespace; those of others are refused
+    path.write_bytes(senseless)
     try:
         reading = read_account(path)
     except AccountError:
