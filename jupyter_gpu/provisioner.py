@@ -109,6 +109,13 @@ class GPUProvisioner(LocalProvisioner):
         layers = ["framework"] if self.kernel_spec.language.lower() == "python" else []
         try:
             variables = await self.host.limit_variables(lease, environment)
+            if lease and lease.holds and not await in_thread(self.host.accounts.path(lease.id).is_file):
+                self._note(
+                    record,
+                    f"The memory cap of this kernel is not kept, because its account in {self.host.accounts.directory} "
+                    "could not be written; free space or repair permissions there, and start the kernel again.",
+                )
+                variables = {}
         except Exception as error:  # noqa: BLE001 - the kernel starts with the layers that are left
             self._note(record, f"The memory cap is not kept at the driver's level, because {error}.")
             variables = {}
@@ -217,7 +224,7 @@ class GPUProvisioner(LocalProvisioner):
         self.log.warning("The kernel %s starts without a GPU.", record.label, exc_info=sys.exc_info())
         self._lease_id = record.lease_id = record.waiting_id = None
         record.state = "problem"
-        self._note(record, f"The kernel runs without a GPU, because {reason}")
+        self._note(record, f"The kernel runs without a GPU, because {reason.removesuffix('.')}.")
 
     async def _changed(self, held: Lease, request: GPURequest) -> Lease | None:
         """The lease that the kernel has, with other memory on the same devices; `None` if that will not do."""

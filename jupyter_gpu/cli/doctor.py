@@ -115,6 +115,7 @@ class DoctorApp(GPUCommand):
     def _ledger(self) -> Finding:
         path = self.host.ledger.store.path
         try:
+            self.host.ledger.store.verify()
             count = len(self.host.leases_now())
         except LedgerError as error:
             return Finding("Ledger", "problem", str(error))

@@ -81,6 +81,16 @@ class Ledger:
         self._recollection.saw(self.store.file_id(), leases)
         return [lease for lease in leases if lease.id not in self._recollection.unreleased]
 
+    def verify(self) -> None:
+        """Nothing, if the file can be read, and can be written again where that failed the last time.
+
+        Raises:
+            LedgerError: it cannot.
+        """
+        if self.store.failed:
+            self.store.verify()
+        self.leases()
+
     def last_seen(self) -> list[Lease]:
         """What of that which this process saw last is still alive: for people, while the file cannot be used."""
         self._kinship.refresh()

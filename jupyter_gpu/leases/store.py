@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 SCHEMA_VERSION = 1
-_BUSY_TIMEOUT_S = 10.0
+_BUSY_TIMEOUT_S = 3.0
 _MOST_REPLACEMENTS = 10
 
 _inherited: list[sqlite3.Connection] = []
@@ -95,6 +95,8 @@ class LedgerStore:
         self._turn: Turn | None = None
         self._deciding = False
         self._file_id = ""
+        self.failed = False
+        """Whether the last decision that had something to write failed. The file may still be good to read."""
         self._read: dict[tuple[Any, ...], tuple[Lease, float | None]] = {}
 
     def close(self) -> None:
@@ -116,12 +118,14 @@ class LedgerStore:
         Raises:
             LedgerError: the file cannot be used.
         """
-        with self._lock, self._errors():
+        with self._lock, self._errors(), self._noted_failure():
             connection = self._begin()
+            changes = connection.total_changes
             self._deciding = True
             try:
                 yield
                 connection.execute("COMMIT")
+                self.failed = self.failed and connection.total_changes == changes
             except BaseException:
                 with contextlib.suppress(sqlite3.Error):
                     connection.execute("ROLLBACK")
@@ -131,6 +135,15 @@ class LedgerStore:
                 if self._turn is not None:
                     self._turn.pass_on()
 
+    def verify(self) -> None:
+        """Nothing, if the file can be written.
+
+        Raises:
+            LedgerError: it cannot.
+        """
+        with self.transaction():
+            self._write("INSERT OR REPLACE INTO meta VALUES ('verified', ?)", str(time.time()))
+
     def revision(self) -> int:
         """A number that changes when another process has changed the file; cheap enough to ask often."""
         with self._lock, self._errors():
@@ -139,7 +152,9 @@ class LedgerStore:
     def file_id(self) -> str:
         """What tells this file from every other, one that takes its place included."""
         with self._lock, self._errors():
-            self._open()
+            connection = self._open()
+            if not self._deciding:
+                self._require_version(connection)
             return self._file_id
 
     @property
@@ -240,6 +255,14 @@ class LedgerStore:
             return self._open().execute(statement, values).rowcount
 
     @contextlib.contextmanager
+    def _noted_failure(self) -> Iterator[None]:
+        try:
+            yield
+        except (sqlite3.Error, OSError, LedgerError, UnsafeDirectory, StoppedHolder):
+            self.failed = True
+            raise
+
+    @contextlib.contextmanager
     def _errors(self) -> Iterator[None]:
         try:
             yield
@@ -267,6 +290,7 @@ class LedgerStore:
             self._turn.take()
             if self._opened == self._identity():
                 connection.execute("BEGIN IMMEDIATE")
+                self._require_version(connection)
                 return connection
             # The file was replaced while this process waited for its turn.
             self._turn.pass_on()
@@ -300,7 +324,7 @@ class LedgerStore:
         with contextlib.suppress(FileNotFoundError):
             status = self.path.lstat()
             if not stat.S_ISREG(status.st_mode) or status.st_uid != os.getuid():
-                raise LedgerError(f"{self.path} is a symbolic link or no file of this user; remove it")
+                raise LedgerError(f"the ledger {self.path} is a symbolic link or no file of this user; remove it")
         connection = sqlite3.connect(self.path, timeout=_BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
         try:
             self.path.chmod(0o600)
@@ -316,12 +340,7 @@ class LedgerStore:
 
     def _prepare(self, connection: sqlite3.Connection) -> None:
         """Make the tables, or empty those that an earlier boot left."""
-        version = connection.execute("PRAGMA user_version").fetchone()[0]
-        if version not in (0, SCHEMA_VERSION):
-            raise LedgerError(
-                f"the ledger {self.path} has version {version}, and this software reads version {SCHEMA_VERSION}; "
-                "use the same version of jupyter_gpu in every server, or remove the file once none runs"
-            )
+        version = self._require_version(connection, 0)
         connection.execute("BEGIN IMMEDIATE")
         try:
             if version == 0:
@@ -338,6 +357,16 @@ class LedgerStore:
             connection.execute("ROLLBACK")
             raise
         connection.execute("COMMIT")
+
+    def _require_version(self, connection: sqlite3.Connection, *others: int) -> int:
+        """The version of the tables, which another program may have brought to its own while the file was open."""
+        version = int(connection.execute("PRAGMA user_version").fetchone()[0])
+        if version not in (SCHEMA_VERSION, *others):
+            raise LedgerError(
+                f"the ledger {self.path} has version {version}, and this software reads version {SCHEMA_VERSION}; "
+                "use the same version of jupyter_gpu in every server, or remove the file once none runs"
+            )
+        return version
 
 
 def _entry(rows: tuple[Sequence[Any], ...]) -> tuple[Lease, float | None]:
