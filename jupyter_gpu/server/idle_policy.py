@@ -28,7 +28,7 @@ from .idleness import Idleness, Sighting, Standing, Turn
 from .kernel_models import idle_since
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable, Coroutine, Hashable
 
     from jupyter_server.serverapp import ServerApp
 
@@ -42,8 +42,6 @@ IDLE_EVENT = "https://schema.jupyter.org/jupyter_gpu/idle/v1"
 _LONGEST_STEP = 3
 """So many intervals may pass between two samples; what is more is time in which nobody looked."""
 _MOST_OBITUARIES = 256
-_ROUNDED_S = 0.001
-"""So much may be lost of a time that clients are told."""
 
 
 class GPUIdlePolicy(LoggingConfigurable):
@@ -157,6 +155,7 @@ class GPUIdlePolicy(LoggingConfigurable):
             known=None not in used and all(self._is_known_idle(lease, hold, snapshot) for hold in lease.holds),
             changes=keeps or self.action != "downgrade",
             exempt=record.exempt,
+            activity=self._activity_of(record),
             used=used if steady else None,
         )
 
@@ -184,7 +183,7 @@ class GPUIdlePolicy(LoggingConfigurable):
 
     def _announce(self, record: KernelRecord, standing: Standing, turn: Turn) -> None:
         if turn is Turn.DUE:
-            self._run(self._act(record, standing))
+            self._run(self._act(record, standing, self._activity_of(record)))
             return
         held = f"{record.label} holds GPU memory and has not computed for {_readable(self.after_s)}"
         if turn is Turn.IDLE:
@@ -200,8 +199,10 @@ class GPUIdlePolicy(LoggingConfigurable):
         mark = record.idle if turn is not Turn.ACTIVE else None
         self._emit(turn.value, record, message, mark.since if mark else None, mark.action_at if mark else None)
 
-    async def _act(self, record: KernelRecord, standing: Standing) -> None:
-        if not self._is_still_idle(record, standing):
+    async def _act(self, record: KernelRecord, standing: Standing, activity: Hashable) -> None:
+        # A cell may have run since the sample.
+        is_idle = getattr(self._manager_of(record), "execution_state", None) == "idle"
+        if not is_idle or self._activity_of(record) != activity or record.exempt:
             return
         idle = f"it had not computed for {_readable(self.after_s + self.grace_s)}"
         try:
@@ -216,14 +217,6 @@ class GPUIdlePolicy(LoggingConfigurable):
             return
         self.log.warning("%s", message)
         self._emit("shut-down" if self.action == "shut-down" else "downgraded", record, message, standing.since)
-
-    def _is_still_idle(self, record: KernelRecord, standing: Standing) -> bool:
-        """Whether nothing was executed since the sample that the decision follows from."""
-        manager = self._manager_of(record)
-        activity = getattr(manager, "last_activity", None)
-        if getattr(manager, "execution_state", None) != "idle" or activity is None or record.exempt:
-            return False
-        return standing.since is not None and activity.timestamp() <= standing.since + _ROUNDED_S
 
     async def _shut_down(self, record: KernelRecord) -> None:
         kernels: Any = self._serverapp.kernel_manager
@@ -299,6 +292,11 @@ class GPUIdlePolicy(LoggingConfigurable):
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+    def _activity_of(self, record: KernelRecord) -> Hashable:
+        """When a kernel last said anything."""
+        activity: Hashable = getattr(self._manager_of(record), "last_activity", None)
+        return activity
 
     def _manager_of(self, record: KernelRecord) -> Any:
         kernels = self._serverapp.kernel_manager

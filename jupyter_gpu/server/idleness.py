@@ -40,6 +40,8 @@ class Sighting(NamedTuple):
     changes: bool
     """Whether the action would change anything about it."""
     exempt: bool
+    activity: Hashable = None
+    """When it last said anything, by a clock that may be set back meanwhile."""
     used: Hashable = None
     """What it uses of each device. Whoever allocates or frees is not idle, though no sample saw it compute."""
 
@@ -61,6 +63,7 @@ class Standing(NamedTuple):
 @dataclass
 class _Memory:
     since: float
+    activity: Hashable
     used: Hashable
     seen_at: float
     idle_s: float = 0.0
@@ -122,7 +125,7 @@ class Idleness:
         if seen.since is None:
             self._memories.pop(seen.kernel_id, None)
         else:
-            self._memories[seen.kernel_id] = _Memory(seen.since, seen.used, now)
+            self._memories[seen.kernel_id] = _Memory(seen.since, seen.activity, seen.used, now)
         return Standing(seen.kernel_id, None, None, done=False, turn=Turn.ACTIVE if was_told else None)
 
     def _counted(self, step_s: float, seen: Sighting, memory: _Memory) -> Turn | None:
@@ -160,6 +163,5 @@ class Idleness:
 
 def _has_computed(memory: _Memory, seen: Sighting) -> bool:
     """Whether there is a trace of activity since the last sample."""
-    since = seen.since or 0.0
     allocated = None not in (memory.used, seen.used) and memory.used != seen.used
-    return since > memory.since or allocated
+    return (seen.since, seen.activity) != (memory.since, memory.activity) or allocated

@@ -82,6 +82,14 @@ def test_computing_between_two_samples_cancels_too() -> None:
     assert clock.until(Turn.WARNED, since=BEGAN + 200) == AFTER_S
 
 
+@pytest.mark.parametrize("trace", [{"since": BEGAN - 3600}, {"activity": 7}])
+def test_activity_after_the_clock_was_set_back_is_activity(trace: dict[str, Any]) -> None:
+    clock = Clock()
+    clock.until(Turn.WARNED)
+    assert clock.sample(**trace).turn is Turn.ACTIVE
+    assert clock.until(Turn.WARNED, **trace) == AFTER_S
+
+
 @pytest.mark.parametrize("used", [(2,), (0,)])
 def test_allocating_or_freeing_is_activity(used: tuple[int, ...]) -> None:
     clock = Clock()
