@@ -4,10 +4,10 @@
 
 On the NVML stand-in, whose every call takes 50 µs (asking for PCIe throughput 20 ms, as NVML documents). A sample is
 all that the server's sampler does: the driver, whose processes they are, the ledger, the accounts, peaks and history.
-In turn with it: the bare pynvml calls for the same figures, which nobody can do without; and, in processes of their
-own, the snapshots of nvitop and gpustat. A quarter of the processes change between two rounds. The goals are at most
-1.5 times the CPU of the bare calls, and at least ten times less than the others, as the median of the rounds' ratios;
-and that no sample is taken while nobody watches.
+In turn with it: the bare pynvml calls for the same figures, which nobody can do without; and then, in processes of
+their own, the snapshots of nvitop and gpustat. A quarter of the processes change between two rounds. The goals are at
+most 1.5 times the CPU of the bare calls, and at least ten times less than the others, as the median of the rounds'
+ratios; and that no sample is taken while nobody watches.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from typing import Any
 sys.path[:0] = [str(Path(__file__).parent.parent / name) for name in ("native", "support")]
 
 from crowd import Crowd  # noqa: E402
-from figures import Figure, arguments, finish, median_ratio, ratios, spread, unmeasured  # noqa: E402
+from figures import Figure, arguments, finish, median_ratio, quantile, ratios, spread, unmeasured  # noqa: E402
 from peers import peer_python  # noqa: E402
 
 from jupyter_gpu.server.kernel_models import KernelModels  # noqa: E402
@@ -52,8 +52,11 @@ PEERS = {
 }
 BARE, BARE_WITH_GRAPHICS = "bare pynvml calls", "bare pynvml calls, graphics processes too"
 OURS = "one full sample"
+TITLE = f"{OURS} of 8 GPUs and 64 kernels, CPU"
 Cost = tuple[float, float]
 """CPU and wall, in seconds."""
+Costs = dict[str, list[Cost]]
+"""By name, round by round."""
 
 
 def bare(pynvml: Any, handles: list[Any], *, graphics: bool) -> None:
@@ -100,8 +103,25 @@ class Peer:
         self._process.communicate()
 
 
-def measure(crowd: Crowd, rounds: int, *, peers_too: bool) -> dict[str, list[Cost]]:
-    """The costs of all, taken in turn."""
+def in_turn(crowd: Crowd, work: dict[str, Callable[[], Cost]], rounds: int, warm_up: int) -> dict[str, list[Cost]]:
+    """The costs of each, taken in turn."""
+    import pynvml
+
+    costs: dict[str, list[Cost]] = {name: [] for name in work}
+    for number in range(warm_up + rounds):
+        crowd.work(number)
+        # Who goes first changes, so that nobody gains by the order.
+        for name in reversed(work) if number % 2 else work:
+            time.sleep(PAUSE_S)
+            pynvml.nvmlDeviceGetCount()  # the stand-in reads what has changed now, not while it is measured
+            cost = work[name]()
+            if number >= warm_up:
+                costs[name].append(cost)
+    return costs
+
+
+def measure(crowd: Crowd, rounds: int, peer_rounds: int, warm_up: int) -> tuple[Costs, Costs]:
+    """The costs of ours beside those of the bare calls, and beside those of the others, who take much longer."""
     import pynvml
 
     host = crowd.host()
@@ -113,7 +133,7 @@ def measure(crowd: Crowd, rounds: int, *, peers_too: bool) -> dict[str, list[Cos
     models = KernelModels(crowd.server(), host.kernels)
     environment = {**os.environ, **crowd.stand_in.environment()}
     peers = {}
-    if peers_too:
+    if peer_rounds:
         peers = {name: Peer(peer_python(), environment, *commands) for name, commands in PEERS.items()}
 
     def sample() -> None:
@@ -125,31 +145,24 @@ def measure(crowd: Crowd, rounds: int, *, peers_too: bool) -> dict[str, list[Cos
         json.dumps(devices_model(sampler.last, simulated=False), separators=(",", ":")).encode()
         json.dumps(models.table(sampler.last), separators=(",", ":")).encode()
 
-    work: dict[str, Callable[[], Cost]] = {
+    ours = {OURS: lambda: timed(sample)}
+    own: dict[str, Callable[[], Cost]] = {
         BARE: lambda: timed(lambda: bare(pynvml, handles, graphics=False)),
         BARE_WITH_GRAPHICS: lambda: timed(lambda: bare(pynvml, handles, graphics=True)),
-        OURS: lambda: timed(sample),
+        **ours,
         "the two bodies that clients get of it": lambda: timed(bodies),
-        **{name: peer.cost for name, peer in peers.items()},
     }
-    costs: dict[str, list[Cost]] = {name: [] for name in work}
     try:
-        for number in range(WARM_UP + rounds):
-            crowd.work(number)
-            # Who goes first changes, so that nobody gains by the order.
-            for name in reversed(work) if number % 2 else work:
-                time.sleep(PAUSE_S)
-                pynvml.nvmlDeviceGetCount()  # the stand-in reads what has changed now, not while it is measured
-                cost = work[name]()
-                if number >= WARM_UP:
-                    costs[name].append(cost)
+        beside_bare = in_turn(crowd, own, rounds, warm_up)
+        others = {name: peer.cost for name, peer in peers.items()}
+        beside_peers = in_turn(crowd, {**ours, **others}, peer_rounds, warm_up) if peers else {}
     finally:
         for peer in peers.values():
             peer.close()
     sampler.close()
     pynvml.nvmlShutdown()
     host.close()
-    return costs
+    return beside_bare, beside_peers
 
 
 def unwatched(crowd: Crowd, seconds: float) -> tuple[int, int]:
@@ -172,50 +185,59 @@ def unwatched(crowd: Crowd, seconds: float) -> tuple[int, int]:
     return watched, count
 
 
-def report(costs: dict[str, list[Cost]]) -> None:
+def report(costs: Costs, floor: str) -> None:
     """Print all there is to know of the costs."""
     print(f"{len(costs[OURS])} rounds")
-    print(f"{'':44}{'CPU, ms':>26}{'wall, ms':>12}{'CPU ÷ bare':>13}{'÷ ours':>9}")
+    print(f"{'':44}{'CPU, ms':>26}{'wall, ms':>12}{'CPU ÷ ' + floor.split(maxsplit=1)[0]:>13}")
     print(f"{'':44}{'median':>9}{'p10':>8}{'p90':>9}{'median':>12}")
-    cpu = {name: [cost[0] for cost in each] for name, each in costs.items()}
     for name, each in costs.items():
-        cpus = sorted(1000 * cost[0] for cost in each)
-        low, high = cpus[len(cpus) // 10], cpus[-1 - len(cpus) // 10]
+        cpus = [1000 * cost[0] for cost in each]
         wall = 1000 * statistics.median(cost[1] for cost in each)
-        figures = f"{statistics.median(cpus):9.2f}{low:8.2f}{high:9.2f}{wall:12.2f}"
-        print(f"{name:44}{figures}{median_ratio(cpu[name], cpu[BARE]):13.2f}{median_ratio(cpu[name], cpu[OURS]):9.2f}")
+        figures = f"{statistics.median(cpus):9.2f}{quantile(cpus, 0.1):8.2f}{quantile(cpus, 0.9):9.2f}{wall:12.2f}"
+        print(f"{name:44}{figures}{median_ratio(cpu(costs, name), cpu(costs, floor)):13.2f}")
 
 
-def figures(costs: dict[str, list[Cost]], samples: tuple[int, int], seconds: float) -> list[Figure]:
+def cpu(costs: Costs, name: str) -> list[float]:
+    """The CPU seconds alone."""
+    return [cost[0] for cost in costs[name]]
+
+
+def beside(costs: Costs, name: str, most: float, goal: str) -> Figure:
+    """One sample beside what else was measured in the same rounds."""
+    times = ratios(cpu(costs, OURS), cpu(costs, name))
+    middle = statistics.median(times)
+    ours_ms, other_ms = (1000 * statistics.median(cpu(costs, each)) for each in (OURS, name))
+    digits = 2 if middle > 0.5 else 3
+    return Figure(
+        TITLE, f"{ours_ms:.1f} ms", f"{name} {other_ms:.1f} ms", middle, spread(times, digits), goal, middle <= most
+    )
+
+
+def figures(beside_bare: Costs, beside_peers: Costs, samples: tuple[int, int], seconds: float) -> list[Figure]:
     """What the rounds come to."""
-    report(costs)
-    cpu = {name: [cost[0] for cost in each] for name, each in costs.items()}
-    rows = []
-    for name in (BARE, *PEERS):
-        floor = name == BARE
-        title = f"{OURS} of 8 GPUs and 64 kernels, CPU"
-        goal = f"at most {MOST_OF_BARE:g} times" if floor else f"at most 1/{LEAST_OF_PEERS:g}"
-        if name not in cpu:
-            rows.append(unmeasured(title, goal, f"{name} was left out of this run."))
-            continue
-        times = ratios(cpu[OURS], cpu[name])
-        middle = statistics.median(times)
-        most = MOST_OF_BARE if floor else 1 / LEAST_OF_PEERS
-        ours_ms, other_ms = (1000 * statistics.median(each) for each in (cpu[OURS], cpu[name]))
-        against = f"{name} {other_ms:.1f} ms"
-        rows.append(
-            Figure(title, f"{ours_ms:.1f} ms", against, middle, spread(times, 2 if floor else 3), goal, middle <= most)
-        )
+    report(beside_bare, BARE)
+    rows = [beside(beside_bare, BARE, MOST_OF_BARE, f"at most {MOST_OF_BARE:g} times")]
+    goal = f"at most 1/{LEAST_OF_PEERS:g}"
+    if beside_peers:
+        report(beside_peers, OURS)
+        rows += [beside(beside_peers, name, 1 / LEAST_OF_PEERS, goal) for name in PEERS]
+    else:
+        rows += [unmeasured(TITLE, goal, f"{name} was left out of this run.") for name in PEERS]
     watched, count = samples
-    beside = f"somebody watches {watched}"
-    rows.append(Figure(f"samples in {seconds:g} s, nobody watches", str(count), beside, None, "", "none", not count))
+    rows.append(
+        Figure(
+            f"samples in {seconds:g} s while nobody watches", str(count), f"somebody watches {watched}",
+            None, "", "none", not count,
+        )
+    )  # fmt: skip
     return rows
 
 
 def main() -> int:
     """Run it on a host of its own."""
     parser = arguments(__doc__)
-    parser.add_argument("--rounds", type=int, default=25)
+    parser.add_argument("--rounds", type=int, default=60)
+    parser.add_argument("--peer-rounds", type=int, default=12)
     options = parser.parse_args()
     for name in ("JUPYTER_GPU_SIMULATE", "CUDA_VISIBLE_DEVICES"):
         os.environ.pop(name, None)
@@ -226,11 +248,12 @@ def main() -> int:
         try:
             crowd.stand_in.set_latency(50)
             crowd.stand_in.load()
-            costs = measure(crowd, 1 if options.quick else options.rounds, peers_too=not options.quick)
+            rounds = (1, 0, 0) if options.quick else (options.rounds, options.peer_rounds, WARM_UP)
+            costs = measure(crowd, *rounds)
             samples = unwatched(crowd, seconds)
         finally:
             crowd.close()
-    return finish(figures(costs, samples, seconds), options)
+    return finish(figures(*costs, samples, seconds), options)
 
 
 if __name__ == "__main__":
