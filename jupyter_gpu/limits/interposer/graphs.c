@@ -13,6 +13,9 @@ struct exec {
     CUgraphExec handle;
     CUdevice device;
     uint64_t bytes;
+    /* One more than the trims that there had been when it was last launched; 0: never. Until the next one its memory
+     * stays mapped, and the driver counts it as used. */
+    uint64_t mapped_since;
 };
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
@@ -94,7 +97,7 @@ static CUresult instantiated(CUresult result, CUgraph graph, const CUgraphExec *
 }
 
 /* What an executable graph takes on the devices from `device` on; false when there is no more. */
-static bool next_of(CUgraphExec handle, CUdevice *device, uint64_t *bytes) {
+static bool next_of(CUgraphExec handle, CUdevice *device, uint64_t *bytes, uint64_t *mapped_since) {
     bool found = false;
     CUdevice least = 0;
     pthread_mutex_lock(&lock);
@@ -103,11 +106,20 @@ static bool next_of(CUgraphExec handle, CUdevice *device, uint64_t *bytes) {
             found = true;
             least = exec->device;
             *bytes = exec->bytes;
+            *mapped_since = exec->mapped_since;
         }
     }
     pthread_mutex_unlock(&lock);
     *device = least;
     return found;
+}
+
+static void note_mapped(CUgraphExec handle, CUdevice device, uint64_t since) {
+    pthread_mutex_lock(&lock);
+    for (struct exec *exec = execs; exec != NULL; exec = exec->next)
+        if (exec->handle == handle && exec->device == device)
+            exec->mapped_since = since;
+    pthread_mutex_unlock(&lock);
 }
 
 /* Upload or launch. What it needs on all its devices is let through, or none of it. */
@@ -117,19 +129,25 @@ static CUresult run(CUresult (*real)(CUgraphExec, CUstream), CUgraphExec handle,
     if (!atomic_load_explicit(&any, memory_order_relaxed) || jgpu_inside != 0 || !jgpu_is_counted())
         return real(handle, stream);
     struct jgpu_growth growths[JGPU_MOST_DEVICES];
+    uint64_t since[JGPU_MOST_DEVICES];
+    CUdevice devices[JGPU_MOST_DEVICES];
     unsigned count = 0;
     bool refused = false;
-    uint64_t bytes;
-    for (CUdevice device = 0; !refused && count < JGPU_MOST_DEVICES && next_of(handle, &device, &bytes); device++) {
+    uint64_t bytes, mapped_since;
+    for (CUdevice device = 0;
+         !refused && count < JGPU_MOST_DEVICES && next_of(handle, &device, &bytes, &mapped_since); device++) {
         struct jgpu_pool *pool = jgpu_graph_pool(device);
         if (pool == NULL)
             continue;
-        refused = !jgpu_begin_growth(&growths[count], pool, bytes) &&
+        uint64_t now = jgpu_trims(pool) + 1;
+        refused = !jgpu_begin_growth(&growths[count], pool, bytes, mapped_since == now ? bytes : 0) &&
                   !jgpu_begin_growth_below_cap(&growths[count], pool, bytes);
-        if (refused)
+        if (refused) {
             jgpu_put_pool(pool);
-        else
-            count++;
+            continue;
+        }
+        devices[count] = device;
+        since[count++] = jgpu_trims(pool) + 1; /* asked again, since room may have been made by a trim */
     }
     CUresult result = CUDA_ERROR_OUT_OF_MEMORY;
     if (!refused)
@@ -137,6 +155,8 @@ static CUresult run(CUresult (*real)(CUgraphExec, CUstream), CUgraphExec handle,
     while (count > 0) {
         if (jgpu_end_growth(&growths[--count], result == CUDA_SUCCESS)) /* what is launched cannot be taken back */
             jgpu_growth_is_undone(&growths[count]);
+        if (result == CUDA_SUCCESS)
+            note_mapped(handle, devices[count], since[count]);
         jgpu_put_pool(growths[count].pool);
     }
     return result;
@@ -205,6 +225,10 @@ JGPU_EXPORT CUresult CUDAAPI cuDeviceGraphMemTrim(CUdevice device) {
     __typeof__(&cuDeviceGraphMemTrim) real = JGPU_REAL(cuDeviceGraphMemTrim);
     if (real == NULL)
         return CUDA_ERROR_NOT_INITIALIZED;
+    struct jgpu_pool *pool = jgpu_inside == 0 && jgpu_is_counted() ? jgpu_graph_pool(device) : NULL;
+    if (pool != NULL)
+        jgpu_note_trim(pool);
+    jgpu_put_pool(pool);
     CUresult result;
     JGPU_CALL(result, real(device));
     jgpu_look_at_pools();

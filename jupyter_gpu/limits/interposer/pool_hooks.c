@@ -152,7 +152,7 @@ static CUresult allocate(CUdeviceptr *pointer, size_t size, enum from from, CUme
         if (pool != NULL && is_last)
             wait_for(stream, per_thread);
         if (pool != NULL && !(is_last ? jgpu_begin_growth_below_cap(&growth, pool, size)
-                                      : jgpu_begin_growth(&growth, pool, size)))
+                                      : jgpu_begin_growth(&growth, pool, size, 0)))
             continue;
         JGPU_CALL(result, from == CURRENT_POOL ? from_current(pointer, size, stream)
                                                : from_pool(pointer, size, handle, stream));

@@ -28,6 +28,7 @@ struct jgpu_pool {
     uint64_t failed_bytes, failed_idle; /* when a trial last failed */
     unsigned failures;                  /* lately: two for each trial that fails, less one for each that does not */
     int64_t rests_until_ns;             /* no trial before that */
+    uint64_t trims;
 };
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
@@ -79,6 +80,19 @@ void jgpu_put_pool(struct jgpu_pool *pool) {
         return;
     pthread_mutex_lock(&lock);
     pool->users--;
+    pthread_mutex_unlock(&lock);
+}
+
+uint64_t jgpu_trims(struct jgpu_pool *pool) {
+    pthread_mutex_lock(&lock);
+    uint64_t trims = pool->trims;
+    pthread_mutex_unlock(&lock);
+    return trims;
+}
+
+void jgpu_note_trim(struct jgpu_pool *pool) {
+    pthread_mutex_lock(&lock);
+    pool->trims++;
     pthread_mutex_unlock(&lock);
 }
 
@@ -185,6 +199,7 @@ void jgpu_resume_capture(CUstreamCaptureMode mode) {
 
 static void trim(struct jgpu_pool *pool) {
     CUresult ignored = CUDA_SUCCESS;
+    jgpu_note_trim(pool);
     __typeof__(&cuMemPoolTrimTo) trim_pool = JGPU_REAL(cuMemPoolTrimTo);
     __typeof__(&cuDeviceGraphMemTrim) trim_graphs = JGPU_REAL(cuDeviceGraphMemTrim);
     if (pool->what == POOL && trim_pool != NULL)
@@ -245,7 +260,7 @@ static void note_trial(struct jgpu_growth *growth, bool failed) {
 static bool may_do(struct jgpu_growth *growth) {
     struct jgpu_pool *pool = growth->pool;
     uint64_t reserved, used;
-    if (!ask(pool, &reserved, &used) || reserved < used || reserved - used < growth->bytes)
+    if (!ask(pool, &reserved, &used) || reserved < used || reserved - used + growth->held < growth->bytes)
         return false;
     growth->idle = reserved - used;
     pthread_mutex_lock(&lock);
@@ -275,8 +290,9 @@ static enum jgpu_trial try_what_is_idle(struct jgpu_growth *growth) {
     return JGPU_SHARED;
 }
 
-bool jgpu_begin_growth(struct jgpu_growth *growth, struct jgpu_pool *pool, uint64_t bytes) {
+bool jgpu_begin_growth(struct jgpu_growth *growth, struct jgpu_pool *pool, uint64_t bytes, uint64_t held) {
     prepare_growth(growth, pool, bytes);
+    growth->held = held;
     for (long pause_ns = 1000; pause_ns < LONGEST_PAUSE_NS; pause_ns *= 2) {
         /* At the cap, what the pool has idle is the lease's own already, and the driver serves from it first. To be
          * strict then would mean to wait for the device at every allocation of a program that runs at its cap. */

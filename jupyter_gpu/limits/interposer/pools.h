@@ -15,6 +15,7 @@ struct jgpu_growth {
     int device;
     uint64_t bytes;    /* that are asked for */
     uint64_t reserved; /* bytes that are pending for it */
+    uint64_t held;     /* that the pool keeps for it */
     uint64_t idle;     /* what the pool had idle then */
     bool is_trial;     /* what is pending passes the cap: what the pool has idle should do */
 };
@@ -25,13 +26,17 @@ struct jgpu_pool *jgpu_graph_pool(CUdevice device);
 struct jgpu_pool *jgpu_known_pool(CUmemoryPool handle);
 struct jgpu_pool *jgpu_pool_on(CUdevice device, CUmemoryPool handle);
 void jgpu_put_pool(struct jgpu_pool *pool);
+/* How often what a pool had idle was taken out of it, and note that it is. */
+uint64_t jgpu_trims(struct jgpu_pool *pool);
+void jgpu_note_trim(struct jgpu_pool *pool);
 
 /* Before a pool is destroyed, NULL where it is not counted, and afterwards. */
 struct jgpu_pool *jgpu_begin_destruction(CUmemoryPool handle);
 void jgpu_end_destruction(struct jgpu_pool *pool, bool is_destroyed);
 
-/* Before `bytes` are taken from a pool. False where there is no room, neither below the cap nor in the pool. */
-bool jgpu_begin_growth(struct jgpu_growth *growth, struct jgpu_pool *pool, uint64_t bytes);
+/* Before `bytes` are taken from a pool, `held` of which it keeps for who asks already. False where there is no room,
+ * neither below the cap nor in the pool. */
+bool jgpu_begin_growth(struct jgpu_growth *growth, struct jgpu_pool *pool, uint64_t bytes, uint64_t held);
 /* The same after all has been done to make room, and with room below the cap only. False: refused, and noted so. */
 bool jgpu_begin_growth_below_cap(struct jgpu_growth *growth, struct jgpu_pool *pool, uint64_t bytes);
 /* Afterwards. True where it succeeded and the pool grew past the cap by it: then it must be undone, and

@@ -14,11 +14,17 @@ struct CUgraph_st {
     size_t count;
 };
 
+/* Its memory stays mapped from its first launch until a trim that does not find it at work. As documented, what is
+ * mapped for any graph counts as used, while several graphs may be served by the same memory in turn. */
 struct CUgraphExec_st {
+    struct CUgraphExec_st *next;
     uint64_t bytes[STANDIN_MOST_DEVICES];
+    bool is_running;
+    bool is_mapped;
 };
 
-static uint64_t reserved[STANDIN_MOST_DEVICES], used[STANDIN_MOST_DEVICES];
+static struct CUgraphExec_st *all_execs;
+static uint64_t reserved[STANDIN_MOST_DEVICES], running[STANDIN_MOST_DEVICES];
 
 API CUresult cuGraphCreate(CUgraph *graph, unsigned int flags) {
     *graph = calloc(1, sizeof **graph);
@@ -107,6 +113,10 @@ static void add_up(CUgraph graph, uint64_t bytes[STANDIN_MOST_DEVICES]) {
 static CUresult instantiate(CUgraphExec *exec, CUgraph graph, const char *name) {
     *exec = calloc(1, sizeof **exec);
     add_up(graph, (*exec)->bytes);
+    pthread_mutex_lock(&standin_lock);
+    (*exec)->next = all_execs;
+    all_execs = *exec;
+    pthread_mutex_unlock(&standin_lock);
     return standin_trace(name, 0, "%p", (void *)graph);
 }
 
@@ -138,6 +148,13 @@ API CUresult cuGraphInstantiateWithParams_ptsz(CUgraphExec *exec, CUgraph graph,
 
 API CUresult cuGraphExecDestroy(CUgraphExec exec) {
     standin_trace("cuGraphExecDestroy", 0, "%p", (void *)exec);
+    pthread_mutex_lock(&standin_lock);
+    standin_finish_graphs();
+    struct CUgraphExec_st **at = &all_execs;
+    while (*at != exec)
+        at = &(*at)->next;
+    *at = exec->next;
+    pthread_mutex_unlock(&standin_lock);
     free(exec);
     return 0;
 }
@@ -145,8 +162,9 @@ API CUresult cuGraphExecDestroy(CUgraphExec exec) {
 static CUresult run(CUgraphExec exec, const char *name) {
     CUresult result = 0;
     pthread_mutex_lock(&standin_lock);
-    for (int device = 0; device < standin_device_count() && result == 0; device++) {
-        uint64_t idle = reserved[device] - used[device], wanted = exec->bytes[device];
+    /* Launches of the same one run one after the other. */
+    for (int device = 0; device < standin_device_count() && result == 0 && !exec->is_running; device++) {
+        uint64_t idle = reserved[device] - running[device], wanted = exec->bytes[device];
         if (wanted > idle) {
             if (standin_take(device, wanted - idle))
                 reserved[device] += wanted - idle;
@@ -154,13 +172,26 @@ static CUresult run(CUgraphExec exec, const char *name) {
                 result = CUDA_ERROR_OUT_OF_MEMORY;
         }
         if (result == 0)
-            used[device] += wanted;
+            running[device] += wanted;
     }
+    if (result == 0)
+        exec->is_running = exec->is_mapped = true;
     pthread_mutex_unlock(&standin_lock);
     return standin_trace(name, result, "%p", (void *)exec);
 }
 
-void standin_finish_graphs(void) { memset(used, 0, sizeof used); }
+void standin_finish_graphs(void) {
+    memset(running, 0, sizeof running);
+    for (CUgraphExec exec = all_execs; exec != NULL; exec = exec->next)
+        exec->is_running = false;
+}
+
+static uint64_t mapped(CUdevice device) {
+    uint64_t sum = 0;
+    for (CUgraphExec exec = all_execs; exec != NULL; exec = exec->next)
+        sum += exec->is_mapped ? exec->bytes[device] : 0;
+    return sum < reserved[device] ? sum : reserved[device];
+}
 
 API CUresult cuGraphUpload(CUgraphExec exec, CUstream stream) {
     (void)stream;
@@ -184,15 +215,17 @@ API CUresult cuGraphLaunch_ptsz(CUgraphExec exec, CUstream stream) {
 
 API CUresult cuDeviceGraphMemTrim(CUdevice device) {
     pthread_mutex_lock(&standin_lock);
-    standin_give(device, reserved[device] - used[device]);
-    reserved[device] = used[device];
+    standin_give(device, reserved[device] - running[device]);
+    reserved[device] = running[device];
+    for (CUgraphExec exec = all_execs; exec != NULL; exec = exec->next)
+        exec->is_mapped = exec->is_running;
     pthread_mutex_unlock(&standin_lock);
     return standin_trace("cuDeviceGraphMemTrim", 0, "%d", device);
 }
 
 API CUresult cuDeviceGetGraphMemAttribute(CUdevice device, CUgraphMem_attribute attribute, void *value) {
     pthread_mutex_lock(&standin_lock);
-    *(uint64_t *)value = attribute <= 1 ? used[device] : reserved[device];
+    *(uint64_t *)value = attribute <= 1 ? mapped(device) : reserved[device];
     pthread_mutex_unlock(&standin_lock);
     return 0;
 }

@@ -199,6 +199,31 @@ static void a_graph_is_charged_when_it_is_launched(void) {
     EQUAL(used(), 0);
 }
 
+static void at_the_cap_a_graph_is_launched_again_and_again(void) {
+    CUgraphExec exec, other;
+    CUdeviceptr linear;
+    begin();
+    OK(cuGraphInstantiateWithFlags(&exec, graph_of(608 * MIB), 0));
+    OK(cuGraphInstantiateWithFlags(&other, graph_of(608 * MIB), 0));
+    for (int round = 0; round < 5; round++) /* each while the one before runs */
+        OK(cuGraphLaunch(exec, NULL));
+    EQUAL(used(), 608 * MIB);
+    OK(cuMemAlloc_v2(&linear, CAP - 608 * MIB));
+    OK(cuGraphLaunch(exec, NULL));
+    OUT_OF_MEMORY(cuGraphLaunch(other, NULL));
+    OK(cuStreamSynchronize(NULL));
+    OK(cuGraphLaunch(exec, NULL));
+    OK(cuStreamSynchronize(NULL));
+    OK(cuMemFree_v2(linear));
+    for (int round = 0; round < 3; round++) { /* what one had is given back for the other */
+        OK(cuGraphLaunch(round % 2 == 0 ? other : exec, NULL));
+        OK(cuStreamSynchronize(NULL));
+        EQUAL(used(), standin_in_use(0));
+        CHECK(standin_in_use(0) <= CAP);
+    }
+    EQUAL(pending(), 0);
+}
+
 static void memory_in_a_child_graph_counts(void) {
     CUgraph graph;
     CUgraphExec exec;
@@ -220,6 +245,7 @@ const struct behaviour behaviours_of_pools[] = {
     BEHAVIOUR(the_current_pool_is_the_one_that_is_charged),
     BEHAVIOUR(a_stream_is_charged_on_its_own_device),
     BEHAVIOUR(a_graph_is_charged_when_it_is_launched),
+    BEHAVIOUR(at_the_cap_a_graph_is_launched_again_and_again),
     BEHAVIOUR(memory_in_a_child_graph_counts),
     {NULL, NULL},
 };
