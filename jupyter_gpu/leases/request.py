@@ -129,6 +129,11 @@ class GPURequest:
     """On each device that placement chooses."""
 
     @property
+    def in_words(self) -> str:
+        """As it stands in a sentence: `GPU 0:8GiB` where the text begins with a number, since `has 0` says nothing."""
+        return f"GPU {self}" if self.listed and str(self)[0].isdigit() else str(self)
+
+    @property
     def is_cpu(self) -> bool:
         """Whether it asks for no device."""
         return not self.listed and not self.count

@@ -58,7 +58,7 @@ async def change_in_place(manager: GPUManager, kernel_manager: MappingKernelMana
         raise Conflict(str(error)) from None
     except (LedgerError, DriverSilent) as error:
         raise Unavailable(str(error)) from error
-    message = f"{record.label} has {request} now."
+    message = f"{record.label} has {request.in_words} now."
     environment = host.variables_for(lease)
     return {**await manager.kernel(kernel_id), "applied": "now", "message": message, "environment": environment}
 

@@ -221,15 +221,15 @@ class GPUManager(LoggingConfigurable):
                 )
             record.request = record.wanted = str(request)
             self.host.kernels.tell(record, "changed")
-            return "now", f"{record.label} has {request} now."
+            return "now", f"{record.label} has {request.in_words} now."
         await in_thread(self.host.check_now, request)
         if not restart:
             record.wanted = str(request)
-            return "on-restart", f"{record.label} gets {request} when its kernel is restarted."
+            return "on-restart", f"{record.label} gets {request.in_words} when its kernel is restarted."
         await self._prepare(record, request, held)
         kernel_manager: Any = self._serverapp.kernel_manager
         await ensure_async(kernel_manager.restart_kernel(record.kernel_id))
-        return "restarted", f"{record.label} was restarted with {request}."
+        return "restarted", f"{record.label} was restarted with {request.in_words}."
 
     async def _prepare(self, record: KernelRecord, request: GPURequest, held: Lease | None) -> None:
         """Take the lease of a kernel's next start while it still runs on the old one."""

@@ -72,7 +72,7 @@ async def test_a_cap_is_kept_is_explained_and_can_be_changed_while_the_kernel_ru
     assert done.value("cap") == 8
     assert "This kernel's cap on GPU 0 is 8 GiB: 4 GiB was asked for while 6 GiB was held." in done.shown("beyond")
     assert done.value("refused") == (6, 1)
-    assert "has 0:12GiB now" in done.shown("raised")
+    assert "has GPU 0:12GiB now" in done.shown("raised")
     assert done.value("lowered") == (10, 8)
     assert done.value("shared") == 40
     assert done.value("beside") == (40, 24)
@@ -98,7 +98,10 @@ async def test_theano_stays_on_the_cpu_and_tensorflow_within_its_part(
     assert done.value("model") == ([1.0, 2.0, 3.0, 4.0, 5.0, 6.0], 0.5)
     settings = ast.literal_eval(done.shown("settings"))
     assert settings["tensorflow"]["logical device GPU:0"] == "4096 MiB"
+    assert settings["tensorflow"]["TF_FORCE_GPU_ALLOW_GROWTH"] == "true"
     assert settings["theano"]["compiles for"] == "the CPU"
+    assert "device=cpu" in settings["theano"]["THEANO_FLAGS"]
+    assert "of 8 GiB" in done.shown("state")
     assert "restart" in done.shown("after")
     assert "backend = tensorflow" in done.text
     assert "backend = tensorflow, set by you" not in done.text
@@ -134,7 +137,7 @@ async def test_several_gpus_have_a_cap_each_and_can_be_exchanged(tutorial: Tutor
     assert done.shown("workers").split()[0] == uuids[1]
     assert "refused, because the kernel itself holds 12 GiB" in done.shown("workers")
     assert "--restart" in done.shown("later")
-    assert "has 2,3:20GiB now" in done.shown("now")
+    assert "has GPU 2,3:20GiB now" in done.shown("now")
     assert done.value("moved") == [(0, "2", 20), (1, "3", 20)]
     assert "there are 4" in done.shown("impossible")
 

@@ -121,7 +121,7 @@ class TestUseInPlace:
         [before] = held(host())
         uuids = [device.uuid for device in host().inventory.devices]
         said = (await notebook.run("%gpu use 2:8GiB")).text
-        assert "work.ipynb has 2:8GiB now." in said
+        assert "work.ipynb has GPU 2:8GiB now." in said
         [lease] = held(host())
         assert lease.id != before.id
         assert [hold.uuid for hold in lease.holds] == [uuids[2]]
@@ -170,7 +170,7 @@ class TestUseInPlace:
     async def test_memory_on_the_same_device_changes_while_it_is_in_use(self, start: Any) -> None:
         notebook = await start(kernel="python3-gpu0")
         await notebook.run("import jupyter_gpu.simulated as s; a = s.allocate('1GiB')")
-        assert "has 0:6GiB now" in (await notebook.run("%gpu memory 6GiB")).text
+        assert "has GPU 0:6GiB now" in (await notebook.run("%gpu memory 6GiB")).text
         assert "1 GiB of 6 GiB" in (await notebook.run("%gpu")).text
 
     async def test_what_cannot_be_had_now_is_refused_and_nothing_changes(self, start: Any) -> None:

@@ -128,7 +128,7 @@ async def test_memory_changes_at_once_and_another_gpu_takes_a_restart(api: API) 
 
     noted = await api.change(kernel_id, "2:8GiB")
     assert (noted["applied"], noted["request"], noted["pending_request"]) == ("on-restart", "1:8GiB", "2:8GiB")
-    assert noted["message"] == "a.ipynb gets 2:8GiB when its kernel is restarted."
+    assert noted["message"] == "a.ipynb gets GPU 2:8GiB when its kernel is restarted."
 
     restarted = await api.change(kernel_id, "2:8GiB", restart=True)
     assert (restarted["applied"], restarted["request"], restarted["pending_request"]) == ("restarted", "2:8GiB", None)
