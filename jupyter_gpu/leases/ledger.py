@@ -99,7 +99,8 @@ class Ledger:
     def ask(self, ask: Ask, survey: Survey, *, again: bool = False) -> Lease | Refusal:
         """Grant the request, or put it in the queue, or (with `wait` false) refuse it.
 
-        A request that waits is asked again, with the same id, until it is granted; it keeps its turn meanwhile.
+        A request that waits is asked again, with the same id, until it is granted; it keeps its turn meanwhile, also
+        while there is no driver that could show a device.
 
         Args:
             ask: what is asked for.
@@ -116,7 +117,7 @@ class Ledger:
             mine = next((lease for lease in leases if lease.id == ask.id), None)
             if mine is None and again:
                 self.store.one(ask.id)
-            if mine is not None and mine.state is LeaseState.HELD:
+            if mine is not None and (mine.state is LeaseState.HELD or (again and survey.is_blind)):
                 return mine
             before = [
                 lease
@@ -354,6 +355,7 @@ class Holdings:
             whole=self.whole,
             utilization_percent=usage.utilization_percent if usage is not None else None,
             holders=self.holders,
+            lost=usage is not None and usage.lost,
         )
 
 

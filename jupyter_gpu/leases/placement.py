@@ -3,6 +3,7 @@
 The rules:
 
 - A device that is held whole takes nobody else; a whole hold needs a device that nobody holds.
+- A device that does not answer any more takes nobody until it does.
 - A reservation needs that much memory that is neither reserved, nor held by foreign processes, nor already in use by
   leases that share the device: what is guaranteed must be there.
 - A shared hold is placed on the device with the most memory that is neither reserved nor held by foreign processes,
@@ -53,6 +54,8 @@ class DeviceState:
     """The names of those who hold it, for people."""
     awaited: frozenset[Hold] = frozenset()
     """The kinds of hold for which earlier requests wait on this device."""
+    lost: bool = False
+    """Whether it does not answer any more."""
 
     @property
     def unreserved_bytes(self) -> int:
@@ -193,7 +196,7 @@ def _of_model(word: str, states: Sequence[DeviceState]) -> list[DeviceState]:
 
 
 def _fits(state: DeviceState, memory: Memory) -> bool:
-    if state.whole or not _may_pass(memory.hold, state.awaited):
+    if state.lost or state.whole or not _may_pass(memory.hold, state.awaited):
         return False
     if memory.hold is Hold.SHARED:
         return True
@@ -273,6 +276,8 @@ def _waiting_message(busy: Sequence[tuple[DeviceState, Memory]]) -> str:
 
 
 def _held_by(state: DeviceState) -> str:
+    if state.lost:
+        return ", which does not answer"
     if state.holders:
         return ", held by " + ", ".join(state.holders)
     if state.awaited:
@@ -285,7 +290,7 @@ def _counted_waiting_message(request: GPURequest, states: Sequence[DeviceState])
     kind = f"{request.model} " if request.model else ""
     what = f"{count} {kind}GPU{'s' if request.count > 1 else ''}"
     if request.memory.hold is Hold.RESERVED:
-        most = max(state.reservable_bytes for state in states)
+        most = max(0 if state.lost else state.reservable_bytes for state in states)
         free = f"at most {readable_amount(most)} of one is free now" if most else "none has memory free now"
         return f"waits for {what} with {request.memory} free; {free}" + _all_holders(states)
     whole = " to itself" if request.memory.hold is Hold.WHOLE else ""

@@ -40,6 +40,11 @@ class Survey:
     usage: Mapping[str, DeviceUsage] = field(default_factory=dict)
     processes: tuple[SeenProcess, ...] = ()
 
+    @property
+    def is_blind(self) -> bool:
+        """Whether nothing is known of any device, because of a driver that may be back before long."""
+        return not self.inventory.devices and bool(self.inventory.problems)
+
     def by_device(self, leases: Mapping[str, Collection[ProcessKey]]) -> dict[str, OnDevice]:
         """The processes on each device, by UUID.
 

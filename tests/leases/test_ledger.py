@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from jupyter_gpu.devices.device import DeviceProcess, DeviceUsage
+from jupyter_gpu.devices.device import DeviceProcess, DeviceUsage, Inventory, Problem
 from jupyter_gpu.leases.lease import Lease, LeaseState, Owner, Refusal
 from jupyter_gpu.leases.ledger import LeaseGone
 from jupyter_gpu.leases.placement import LeaseHold
@@ -482,3 +482,16 @@ class TestListeners:
         assert mine.store.revision() == before
         other.ask(new_ask("0", "A"), survey)
         assert mine.store.revision() != before
+
+
+def test_whoever_waits_waits_on_while_the_driver_is_away(
+    ledger: Ledger, survey: Survey, new_ask: Callable[..., Ask]
+) -> None:
+    blind = Survey(Inventory(problems=(Problem("version-mismatch", "The driver was replaced.", "Load it again."),)))
+    for label in ("A", "B"):
+        ledger.ask(new_ask("0:all", label), survey)
+    assert ledger.ask(new_ask("0:all", "B"), blind, again=True).state is LeaseState.WAITING  # type: ignore[union-attr]
+    with pytest.raises(RequestError, match="there is no GPU"):
+        ledger.ask(new_ask("0:all", "C"), blind)
+    ledger.release("A")
+    assert ledger.ask(new_ask("0:all", "B"), survey, again=True).state is LeaseState.HELD  # type: ignore[union-attr]

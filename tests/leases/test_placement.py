@@ -60,6 +60,16 @@ def test_what_is_held_whole_takes_nobody_else(states: list[DeviceState]) -> None
         assert result.candidates == (states[1].device.uuid,)
 
 
+def test_a_device_that_does_not_answer_takes_nobody_until_it_does(states: list[DeviceState]) -> None:
+    lost = but(states, gpu1={"lost": True, "reserved_bytes": 30 * GIB})
+    assert placed("auto:1GiB", lost) != ["1"], "though it fits there most tightly"
+    assert placed("3x", lost) == ["0", "2", "3"]
+    for request in ("1", "1:all"):
+        assert unplaced(request, lost).message == "waits for GPU 1, which does not answer"
+        assert placed(request, states) == ["1"]
+    assert unplaced("4x", lost).candidates
+
+
 @pytest.mark.parametrize("holder", [SHARED, {"reserved_bytes": GIB, "lease_count": 1}])
 def test_a_whole_hold_needs_a_device_that_nobody_holds(states: list[DeviceState], holder: dict[str, object]) -> None:
     unplaced("0:all", but(states, gpu0=holder))
