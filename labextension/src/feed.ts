@@ -18,6 +18,7 @@ export class Feed<T> implements IFeed<T>, IDisposable {
       name: `jupyter-gpu:${options.name}`,
       factory: () => this._ask(),
       frequency: this._frequency(),
+      linger: 0,
       standby: () => (this._watchers.size === 0 ? true : 'when-hidden')
     });
   }

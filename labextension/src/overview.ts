@@ -136,6 +136,10 @@ const UNSEEN_STEPS = 4;
 /** What memory nobody accounts for is too little to show, as a share of the device's. */
 const NEGLIGIBLE = 0.005;
 
+/** What a filter is made of: words, and GPUs by their index, such as `gpu 3`, which is in many a UUID and a name. */
+const WORDS = /gpu\s*\d+(\.\d+)?(?!\S)|\S+/g;
+const UNIT = /^gpu\s*(\d+(?:\.\d+)?)$/;
+
 const SEVERITY: readonly Condition[] = [
   'lost',
   'over-cap',
@@ -154,10 +158,10 @@ export class Overviews {
 
   next(facts: IFacts, view: IView): IOverview {
     const kernels = new Map(facts.kernels.map(k => [k.kernel_id, k]));
-    const words = view.filter.toLowerCase().split(/\s+/).filter(Boolean);
+    const words = view.filter.toLowerCase().match(WORDS) ?? [];
     const cards = facts.devices.flatMap(
       (device, place) =>
-        this._unseen(device, place, facts.time, view) ??
+        this._unseen(device, place, facts.time, kernels, view) ??
         this._card(device, facts, kernels, view, words)
     );
     this._colours.keep(
@@ -201,13 +205,16 @@ export class Overviews {
     device: IDevice,
     place: number,
     time: number,
+    kernels: ReadonlyMap<string, IKernel>,
     view: IView
   ): readonly ICard[] | null {
     const structure = [
       view.filter,
       view.order,
       device.lost,
-      ...device.leases.map(lease => lease.lease_id)
+      ...device.leases.map(({ lease_id, owner }) =>
+        kernels.has(owner.kernel_id ?? '') ? `${lease_id}+` : lease_id
+      )
     ].join(' ');
     const step = stepAt(time, SPARKLINE);
     const before = this._drawn.get(device.uuid);
@@ -484,8 +491,13 @@ function matches(
   words: readonly string[],
   texts: readonly (string | null)[]
 ): boolean {
-  const text = texts.join('\n').toLowerCase();
-  return words.every(word => text.includes(word));
+  const lines = texts.join('\n').toLowerCase();
+  return words.every(word => {
+    const index = UNIT.exec(word)?.[1];
+    return index === undefined
+      ? lines.includes(word)
+      : lines.split('\n').includes(`gpu ${index}`);
+  });
 }
 
 function total(numbers: readonly (number | null)[]): number | null {

@@ -175,8 +175,8 @@ class Fleet:
             {
                 "id": f"q{number}",
                 "request": "1:all",
-                "label": "big-model.ipynb",
-                "path": "big-model.ipynb",
+                "label": f"big-model{number + 1 if number else ''}.ipynb",
+                "path": f"big-model{number + 1 if number else ''}.ipynb",
                 "kernel_id": f"waiting-{number}",
                 "owner_kind": "kernel",
                 "since": self.began - 73,

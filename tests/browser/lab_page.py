@@ -41,6 +41,14 @@ _EXECUTE = """async ([id, code, wait]) => {
     return printed.trim();
 }"""
 
+_CLOSE_ALL = """() => {
+    for (const widget of [...window.jupyterapp.shell.widgets('main')]) {
+        if (!widget.node.querySelector('.jp-Launcher')) {
+            widget.dispose();
+        }
+    }
+}"""
+
 
 class LabPage:
     """One page of one server."""
@@ -74,10 +82,9 @@ class LabPage:
         expect(self.notebook.locator(".jp-Cell").first).to_be_visible(timeout=READY_MS)
 
     def close_all(self) -> None:
-        """Close what is open in the main area."""
-        self.page.evaluate(
-            "() => { for (const widget of [...window.jupyterapp.shell.widgets('main')]) { widget.dispose(); } }"
-        )
+        """Close what is open in the main area, and return when only a launcher is there."""
+        self.page.evaluate(_CLOSE_ALL)
+        expect(self.page.locator(".jp-Launcher:visible")).to_be_visible()
 
     def dismiss_dialogs(self) -> None:
         """Close dialogs that somebody has left open."""

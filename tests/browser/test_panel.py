@@ -14,11 +14,11 @@ from panel_page import PanelPage
 from playwright.sync_api import Locator, expect
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from lab_server import LabServer
-    from playwright.sync_api import Browser
+    from playwright.sync_api import Browser, Page
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
@@ -211,6 +211,7 @@ def test_everything_can_be_done_by_the_keyboard(panel: PanelPage, server: LabSer
     page.keyboard.insert_text("Show GPUs")
     expect(page.locator(".lm-CommandPalette-item.lm-mod-active")).to_contain_text("Show GPUs")
     page.keyboard.press("Enter")
+    expect(page.locator(".lm-CommandPalette-input")).to_be_hidden()
     first = panel.card("0").get_by_role("button", name=re.compile("^GPU 0"), expanded=True)
     expect(first).to_be_focused()
 
@@ -329,6 +330,27 @@ def test_a_notification_says_that_a_kernel_nears_its_cap_and_passes_it(panel: Pa
     expect(row).to_have_attribute("data-condition", "over-cap", timeout=SOON_MS)
     expect(row).to_contain_text("over cap")
     expect(lab.notification("A.ipynb").filter(has_text="4 GiB").first).to_be_visible(timeout=SOON_MS)
+
+
+def test_a_kernel_that_holds_memory_and_computes_nothing_is_told_of_and_can_be_kept(
+    start_server: Callable[..., LabServer], page: Page
+) -> None:
+    policy = {"action": "shut-down", "after_s": 1, "grace_s": 3600, "interval_s": 0.5}
+    server = start_server(options=[f"--GPUIdlePolicy.{name}={value}" for name, value in policy.items()])
+    lab = LabPage(page, server)
+    server.write_notebook("A.ipynb", metadata={"jupyter_gpu": {"request": "1:8GiB"}})
+    lab.open("A.ipynb")
+    lab.wait_for_kernel()
+    panel = PanelPage(lab)
+    panel.show()
+    row = panel.row("A.ipynb")
+    assert lab.run_cell(TAKE.format("2GiB")) == "taken"
+    expect(row).to_contain_text("It is shut down in 1 h, unless it computes.", timeout=SOON_MS)
+    told = lab.notification("A.ipynb").first
+    told.get_by_role("button", name="Keep").click(timeout=SOON_MS)
+    expect(row).to_contain_text("it is kept", timeout=SOON_MS)
+    lab.save()
+    assert server.metadata("A.ipynb")["jupyter_gpu"] == {"request": "1:8GiB", "keep_when_idle": True}
 
 
 def test_settings_say_what_is_shown_and_where(lab: LabPage, server: LabServer) -> None:

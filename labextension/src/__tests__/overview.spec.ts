@@ -152,7 +152,7 @@ describe('Overviews', () => {
   it('finds kernels, devices and states by words', () => {
     const gpus = [
       device('0', { leases: [lease('train'), lease('eval')] }),
-      device('1', { name: 'NVIDIA H100' })
+      device('1', { name: 'NVIDIA H100', uuid: 'GPU-00000000' })
     ];
     const known = facts(gpus, [holder('train'), holder('eval')], {
       queue: [entry('q')]
@@ -163,7 +163,9 @@ describe('Overviews', () => {
     ]);
     expect(next('train').cards[0].hiddenRows).toBe(1);
     expect(next('h100').cards.map(c => c.device.index)).toEqual(['1']);
-    expect(next('gpu 0').cards[0].rows).toHaveLength(2);
+    expect(next('gpu 0').cards).toHaveLength(1);
+    expect(next('GPU0').cards[0].rows).toHaveLength(2);
+    expect(next('gpu-0000').cards.map(c => c.device.index)).toEqual(['1']);
     expect(next('waiting').waiting).toHaveLength(1);
     expect(next('nothing').cards).toEqual([]);
   });
@@ -197,6 +199,16 @@ describe('Overviews', () => {
       overviews.next(facts([more], [holder('a')]), unseen).cards[0].rows
     ).toHaveLength(2);
     expect(overviews.next(known, VIEW).cards[0]).not.toBe(first);
+  });
+
+  it('shows whose leases are out of sight as soon as the kernels are known', () => {
+    const gpu = device('0', { leases: [lease('a')] });
+    const unseen = { ...VIEW, isSeen: () => false };
+    const [before] = overviews.next(facts([gpu], []), unseen).cards[0].rows;
+    expect(before.kernelId).toBeNull();
+    const [after] = overviews.next(facts([gpu], [holder('a')]), unseen).cards[0]
+      .rows;
+    expect(after.kernelId).toBe('a');
   });
 
   it('lists kernels without a GPU, and not those that wait for one', () => {

@@ -54,7 +54,10 @@ const plugin: JupyterFrontEndPlugin<void> = {
 
     commands.addCommand(CommandIDs.showPanel, {
       label: trans.__('Show GPUs'),
-      execute: () => shell.activateById(panel.id),
+      execute: () => {
+        // The command palette gives the focus to the main area when it closes, which is after this call.
+        setTimeout(() => shell.activateById(panel.id));
+      },
       describedBy: { args: { type: 'object', properties: {} } }
     });
     palette?.addItem({
