@@ -233,15 +233,18 @@ class GPUIdlePolicy(LoggingConfigurable):
             NotGranted, RequestError, LeaseGone, LedgerError, DriverSilent: nothing was changed.
         """
         assert record.lease_id is not None
-        before = record.request
-        request = _shared(GPURequest.parse(before))
+        before = GPURequest.parse(record.request)
+        request = _shared(before)
         changed = await self.host.change(record.lease_id, request)
         if isinstance(changed, Refusal):
             raise NotGranted(f"it {changed.message}")
         # Whoever restarts it wants what was asked for.
-        record.request, record.wanted = str(request), record.wanted or before
+        record.request, record.wanted = str(request), record.wanted or str(before)
         self.host.kernels.tell(record, "changed")
-        message = f"{record.label} has {request} instead of {before}, because {idle}. Ask again for what it needs."
+        message = (
+            f"{record.label} has {request.in_words} instead of {before.in_words}, because {idle}. Ask again for what it "
+            "needs."
+        )
         record.notices.append(message)
         self.host.kernels.tell(record, "notice")
         return message

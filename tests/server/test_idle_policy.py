@@ -250,6 +250,10 @@ class TestDowngrade:
             assert (device["used_bytes"], device["cap_bytes"]) == (2 * GIB, 40 * GIB)
             assert (kernel["request"], kernel["pending_request"]) == ("1", request_text)
             assert kernel["notices"] == [told[1]["message"]]
+            assert told[1]["message"] == (
+                f"a.ipynb has GPU 1 instead of GPU {request_text}, because it had not computed for 5 s. Ask again for "
+                "what it needs."
+            )
             assert kernel["idle"]["policy"] == "downgrade"
             assert kernel["idle"]["action_at"] is None
             devices = json.loads((await jp_fetch("gpu", "api", "devices")).body)["devices"]
