@@ -242,8 +242,8 @@ class GPUIdlePolicy(LoggingConfigurable):
         record.request, record.wanted = str(request), record.wanted or str(before)
         self.host.kernels.tell(record, "changed")
         message = (
-            f"{record.label} has {request.in_words} instead of {before.in_words}, because {idle}. Ask again for what it "
-            "needs."
+            f"{record.label} has {request.in_words} instead of {before.in_words}, because {idle}. "
+            "Ask again for what it needs."
         )
         record.notices.append(message)
         self.host.kernels.tell(record, "notice")
