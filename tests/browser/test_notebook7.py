@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 from lab_page import LabPage
 from lab_server import LabServer, wait_for
+from panel_page import PanelPage
 from playwright.sync_api import Page, expect
 
 if TYPE_CHECKING:
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
+SOON_MS = 60_000
 PLAIN = {"name": "python3", "display_name": "Python 3 (ipykernel)", "language": "python"}
 PRINT_DEVICES = "import os; print(os.environ['CUDA_VISIBLE_DEVICES'])"
 
@@ -60,6 +62,35 @@ def test_a_notebook_waits_visibly_for_a_taken_gpu(notebook: LabPage, server: Lab
     server.rest(f"api/sessions/{holder['id']}", "DELETE")
     notebook.wait_for_kernel()
     assert server.holders("1") == ["B.ipynb"]
+
+
+def test_the_panel_the_toolbar_and_the_details_are_there(notebook: LabPage, server: LabServer) -> None:
+    server.write_notebook("A.ipynb", metadata={"jupyter_gpu": {"request": "1:8GiB"}})
+    notebook.open("A.ipynb")
+    notebook.wait_for_kernel()
+    item = notebook.notebook.locator(".jp-gpu-ToolbarItem").get_by_role("button")
+    expect(item).to_have_accessible_name("GPU 1 · 0 / 8 GiB", timeout=SOON_MS)
+    page = notebook.page
+    page.keyboard.press("Control+Shift+c")
+    page.locator(".lm-CommandPalette-input").fill("Show GPUs")
+    page.keyboard.press("Enter")
+    panel = PanelPage(notebook)
+    expect(panel.node).to_be_visible()
+    row = panel.card("1").get_by_role("listitem")
+    expect(row).to_contain_text("A.ipynb", timeout=SOON_MS)
+    assert notebook.run_cell("import jupyter_gpu.simulated as s; taken = s.allocate('2GiB'); print('taken')") == "taken"
+    expect(row).to_contain_text("2.0 / 8 GiB", timeout=SOON_MS)
+    expect(item).to_have_accessible_name("GPU 1 · 2.0 / 8 GiB", timeout=SOON_MS)
+
+    # There is no main area for a second thing: the charts come in a dialog.
+    panel.act("A.ipynb", "Memory and Utilisation over Time")
+    expect(notebook.dialog.locator("canvas")).to_have_count(2)
+    notebook.dialog.get_by_role("button", name="Close").click()
+
+    panel.act("A.ipynb", "Shut Down Kernel…")
+    notebook.dialog.get_by_role("button", name="Shut Down").click()
+    expect(row).to_have_count(0, timeout=SOON_MS)
+    assert server.holders("1") == []
 
 
 def test_the_page_says_that_gpus_are_simulated(notebook: LabPage, server: LabServer) -> None:
