@@ -19,6 +19,7 @@ from nbclient import NotebookClient
 ROOT = Path(__file__).parents[2]
 NOTEBOOKS = ROOT / "binder" / "notebooks"
 _CELL_TIMEOUT_S = 240
+_START_TIMEOUT_S = 180
 
 
 class Executed:
@@ -68,7 +69,12 @@ class Tutorial:
         session = await sessions.create_session(
             path=path.name, name=path.name, type="notebook", kernel_name=notebook.metadata.kernelspec.name
         )
-        client = NotebookClient(notebook, km=kernels.get_kernel(session["kernel"]["id"]), timeout=_CELL_TIMEOUT_S)
+        client = NotebookClient(
+            notebook,
+            km=kernels.get_kernel(session["kernel"]["id"]),
+            timeout=_CELL_TIMEOUT_S,
+            startup_timeout=_START_TIMEOUT_S,
+        )
         try:
             async with client.async_setup_kernel():
                 for number, cell in enumerate(notebook.cells):

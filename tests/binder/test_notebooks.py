@@ -21,6 +21,8 @@ from jupyter_gpu.leases.request import GPURequest
 
 from .conftest import NOTEBOOKS, ROOT, Executed, Tutorial
 
+pytestmark = pytest.mark.timeout(600)
+
 FILES = sorted(NOTEBOOKS.glob("*.ipynb"))
 STAND_IN = """
 import tensorflow as tf
@@ -61,7 +63,7 @@ async def test_the_first_notebook_needs_no_server(tmp_path: Path, host: GPUHost)
     """As papermill and `jupyter execute` run it."""
     KernelProvisionerFactory.instance().default_provisioner_name = "gpu-provisioner"
     notebook = nbformat.read(FILES[0], as_version=4)
-    client = NotebookClient(notebook, timeout=240, resources={"metadata": {"path": str(tmp_path)}})
+    client = NotebookClient(notebook, timeout=240, startup_timeout=180, resources={"metadata": {"path": str(tmp_path)}})
     await client.async_execute(env={**os.environ, "JUPYTER_GPU": notebook.metadata.jupyter_gpu.request})
     assert "the cap of this kernel is 8 GiB" in Executed(notebook).text
     assert host.leases_now() == []
