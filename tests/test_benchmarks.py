@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 BENCHMARKS = Path(__file__).parent / "benchmarks"
-sys.path.insert(0, str(BENCHMARKS))
+sys.path.append(str(BENCHMARKS))
 
 from figures import Figure, arguments, finish, read, table, unmeasured, write  # noqa: E402
 from run import Script, document  # noqa: E402
