@@ -2,28 +2,32 @@
 
 Run it with the Python that has the frameworks; those that are not installed are left out. Each case takes memory until
 it is refused, with the interposer and without; NVML's figure for its processes stands beside the account's. One table
-is printed, and with `--write` put into tests/gpu/RESULTS.md. `--self-check` runs the machinery on the stand-in driver,
-for a machine without a GPU.
+is printed, and with `--write` put into tests/gpu/RESULTS.md, or with `--output` elsewhere, after every case, so that
+nothing is lost where time runs out. What a case that failed said is in the file beside it that ends in `.log`.
+`--self-check` runs the machinery on the stand-in driver, for a machine without a GPU.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import datetime as dt
 import importlib.util
-import json
-import os
-import statistics
+import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+import threading
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 sys.path.insert(0, str(Path(__file__).parents[1] / "native"))
+
+from device import GPU, find_gpu, tree_of
+from programs import LEAST_S, Clock, base_environment, kill, next_json
+from timings import timed
 
 from jupyter_gpu.limits import interposer
 from jupyter_gpu.limits.account import Account
@@ -31,9 +35,6 @@ from jupyter_gpu.limits.account import Account
 HERE = Path(__file__).parent
 MIB = 1 << 20
 GIB = 1 << 30
-TIMEOUT_S = 300
-TRAINING_STEPS, TRAINING_PAIRS = 300, 5
-TRAINING_GOAL = 1.01
 
 
 @dataclass(frozen=True)
@@ -74,16 +75,8 @@ CASES = (
     Case("TensorFlow, growing", "tensorflow", "tensorflow_case", {"TF_FORCE_GPU_ALLOW_GROWTH": "true"}),
     Case("numba", "numba", "numba_case"),
 )
-
-
-@dataclass(frozen=True)
-class GPU:
-    """The device that is used."""
-
-    name: str
-    uuid: str
-    memory_bytes: int
-    driver: str
+FIRST_CASES = CASES[:5]
+BUDGET_S = 540.0
 
 
 @dataclass(frozen=True)
@@ -99,55 +92,37 @@ class Outcome:
     account_peak: int | None = None
     nvml_used: int | None = None
     """Of its processes; `None` where NVML does not say."""
+    nvml_source: str = ""
+    """`processes`, or `device` where NVML's pids mean nothing here."""
     again: bool = False
     """What it freed it could have again."""
     failure: str = ""
     """Why it came to nothing."""
+    said: str = ""
+    """The end of what it said where it came to nothing."""
 
 
-def find_gpu() -> GPU | None:
-    """The first GPU, `None` where there is none."""
-    try:
-        import pynvml
+def run_case(
+    case: Case,
+    gpu: GPU,
+    account: Path | None,
+    environment: Mapping[str, str],
+    limits: tuple[int, int],
+    timeout_s: float,
+) -> Outcome:
+    """Run one case; what goes wrong in it is its outcome.
 
-        pynvml.nvmlInit()
-        handle = pynvml.nvmlDeviceGetHandleByIndex(0)
-        return GPU(
-            pynvml.nvmlDeviceGetName(handle),
-            pynvml.nvmlDeviceGetUUID(handle),
-            pynvml.nvmlDeviceGetMemoryInfo(handle).total,
-            pynvml.nvmlSystemGetDriverVersion(),
-        )
-    except Exception as problem:  # noqa: BLE001 - whatever it is, there is no GPU to be used
-        print(f"no GPU: {problem}", file=sys.stderr)
-        return None
-
-
-def nvml_used(gpu: GPU, tree: set[int]) -> int | None:
-    """What NVML says that these processes use, in bytes."""
-    try:
-        import pynvml
-
-        handle = pynvml.nvmlDeviceGetHandleByUUID(gpu.uuid)
-        processes = pynvml.nvmlDeviceGetComputeRunningProcesses(handle)
-    except Exception:  # noqa: BLE001 - the figure is left out
-        return None
-    figures = [process.usedGpuMemory for process in processes if process.pid in tree]
-    return sum(figures) if figures and None not in figures else None
-
-
-def tree_of(pid: int) -> set[int]:
-    """The process and all its descendants."""
-    found = {pid}
-    for children in Path(f"/proc/{pid}/task").glob("*/children"):
-        for child in children.read_text().split():
-            found |= tree_of(int(child))
-    return found
-
-
-def run_case(case: Case, gpu: GPU, account: Path, environment: Mapping[str, str], most: int, unit: int) -> Outcome:
-    """Run one case; what goes wrong in it is its outcome."""
+    Args:
+        case: which.
+        gpu: where.
+        account: what it is counted in; `None` where it is not.
+        environment: its variables.
+        limits: how much it takes at once, and the most that it tries to get, in bytes.
+        timeout_s: after so long it is killed.
+    """
+    unit, most = limits
     command = [sys.executable, str(HERE / "cases" / f"{case.script}.py"), str(unit), str(most)]
+    before = gpu.used()
     with tempfile.TemporaryFile("w+") as errors:
         process = subprocess.Popen(
             command,
@@ -156,46 +131,48 @@ def run_case(case: Case, gpu: GPU, account: Path, environment: Mapping[str, str]
             stdout=subprocess.PIPE,
             stderr=errors,
             text=True,
+            start_new_session=True,
         )
+        timer = threading.Timer(timeout_s, kill, [process])
+        timer.start()
         try:
             first = next_json(process)
-            with Account.open(account) as opened:
-                device = opened.read().devices[0]
-            used = nvml_used(gpu, tree_of(process.pid))
+            device = None
+            if account is not None:
+                with Account.open(account) as opened:
+                    device = opened.read().devices[0]
+            used, source = gpu.used_by(tree_of(process.pid), before)
             assert process.stdin is not None
             process.stdin.write("\n")
             process.stdin.flush()
             second = next_json(process)
-            process.wait(timeout=TIMEOUT_S)
-        except (AssertionError, OSError, ValueError, subprocess.TimeoutExpired) as problem:
-            process.kill()
+            process.wait()
+            return Outcome(
+                version=str(first["version"]),
+                got=first["got"] + first.get("by_workers", 0),
+                error=first["error"],
+                total=first.get("total"),
+                account_used=device.used if device else None,
+                account_peak=device.peak if device else None,
+                nvml_used=used,
+                nvml_source=source,
+                again=second["again"] == second["expected_again"],
+            )
+        except Exception as problem:  # noqa: BLE001 - one case must not end the others
+            late = not timer.is_alive()
+            kill(process)
             process.wait()
             errors.seek(0)
             said = errors.read().strip().splitlines()
-            return Outcome(failure=said[-1] if said else str(problem))
+            reason = f"not done after {timeout_s:.0f} s" if late else said[-1] if said else str(problem)
+            return Outcome(failure=reason[:200], said="\n".join([repr(problem), *said[-40:]]))
         finally:
-            if process.stdin is not None:
-                process.stdin.close()
-    return Outcome(
-        version=first["version"],
-        got=first["got"] + first.get("by_workers", 0),
-        error=first["error"],
-        total=first.get("total"),
-        account_used=device.used,
-        account_peak=device.peak,
-        nvml_used=used,
-        again=second["again"] == second["expected_again"],
-    )
-
-
-def next_json(process: subprocess.Popen[str]) -> dict[str, Any]:
-    """The next line that a case says to us; frameworks print other things as well."""
-    assert process.stdout is not None
-    for line in process.stdout:
-        if line.startswith("{"):
-            found: dict[str, Any] = json.loads(line)
-            return found
-    raise ValueError("it ended without a word")
+            timer.cancel()
+            kill(process)  # and what it leaves behind
+            for pipe in (process.stdin, process.stdout):
+                with contextlib.suppress(OSError):
+                    pipe.close()  # type: ignore[union-attr]
+            process.wait()
 
 
 def verdict(case: Case, held: Outcome, free: Outcome, cap: int) -> str:
@@ -226,137 +203,88 @@ def mib(value: int | None) -> str:
     return "-" if value is None else f"{value / MIB:.0f}"
 
 
-def base_environment(account: Path | None, library: Path | None, **more: str) -> dict[str, str]:
-    """The environment of a case; `library` is preloaded."""
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("JUPYTER_GPU")}
-    environment.update(more)
-    if account is not None:
-        environment["JUPYTER_GPU_ACCOUNT"] = str(account)
-    if library is not None:
-        environment["LD_PRELOAD"] = interposer.preload_value(library, environment.get("LD_PRELOAD"))
-    return environment
+HEADER = (
+    "| case | version | got, MiB | account | peak | NVML | reported total | without, MiB | |",
+    "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | --- |",
+)
 
 
-def table(
-    gpu: GPU, library: Path, cap: int, more: Mapping[str, str], cases: tuple[Case, ...]
-) -> tuple[list[str], bool]:
-    """The lines of the table, and whether all held."""
+@dataclass(frozen=True)
+class Row:
+    """A case in the table."""
+
+    line: str
+    held: bool
+    said: str = ""
+
+
+def row(case: Case, gpu: GPU, library: Path, cap: int, more: Mapping[str, str], clock: Clock) -> Row:
+    """One case, with the interposer and without."""
+    if case.module and importlib.util.find_spec(case.module) is None:
+        return Row(f"| {case.name} | not installed | | | | | | | |", held=True)
+    if clock.left_s() < LEAST_S:
+        return Row(f"| {case.name} | not run: no time was left | | | | | | | |", held=True)
     unit = max(MIB, cap // 32)
-    lines = [
-        "| case | version | got, MiB | account | peak | NVML | reported total | without, MiB | |",
-        "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | --- |",
-    ]
-    all_held = True
-    for case in cases:
-        if case.module and importlib.util.find_spec(case.module) is None:
-            lines.append(f"| {case.name} | not installed | | | | | | | |")
-            continue
-        with tempfile.TemporaryDirectory() as directory:
-            account = Path(directory) / "account"
-            Account.create(account, "gpu-run", [(gpu.uuid, cap, gpu.memory_bytes)]).close()
-            held = run_case(case, gpu, account, base_environment(account, library, **more), 2 * cap, unit)
-            free = run_case(case, gpu, account, base_environment(None, None, **more), cap + 4 * unit, unit)
-        problem = verdict(case, held, free, cap)
-        all_held = all_held and not problem
-        figures = (held.got, held.account_used, held.account_peak, held.nvml_used, held.total, free.got)
-        lines.append(f"| {case.name} | {held.version} | {' | '.join(map(mib, figures))} | {problem or 'held'} |")
-        print(lines[-1], file=sys.stderr)
-    return lines, all_held
-
-
-def training(gpu: GPU, library: Path, cap: int) -> list[str]:
-    """A training loop with and without, in turn."""
-    if importlib.util.find_spec("torch") is None:
-        return ["Training loop: PyTorch is not installed."]
-    seconds: dict[bool, list[float]] = {True: [], False: []}
-    command = [sys.executable, str(HERE / "cases" / "training_case.py"), str(TRAINING_STEPS)]
     with tempfile.TemporaryDirectory() as directory:
         account = Path(directory) / "account"
         Account.create(account, "gpu-run", [(gpu.uuid, cap, gpu.memory_bytes)]).close()
-        for pair in range(TRAINING_PAIRS):
-            for capped in (True, False) if pair % 2 else (False, True):
-                environment = base_environment(account if capped else None, library if capped else None)
-                environment["CUDA_VISIBLE_DEVICES"] = gpu.uuid
-                done = subprocess.run(
-                    command, env=environment, capture_output=True, text=True, timeout=TIMEOUT_S, check=False
-                )
-                if done.returncode != 0:
-                    return [f"Training loop failed: {done.stderr.strip().splitlines()[-1]}"]
-                seconds[capped].append(float(done.stdout.split()[-1]))
-    ratios = [after / before for before, after in zip(seconds[False], seconds[True], strict=True)]
-    without, with_it = (statistics.median(seconds[capped]) * 1000 for capped in (False, True))
-    return [
-        (
-            f"Training loop, {TRAINING_STEPS} steps, {TRAINING_PAIRS} pairs: {without:.3f} ms per step without, "
-            f"{with_it:.3f} ms with; ratio {statistics.median(ratios):.4f} ({min(ratios):.4f} to {max(ratios):.4f}), "
-            f"goal at most {TRAINING_GOAL}."
-        )
-    ]
+        capped = base_environment(account, library, **more)
+        held = run_case(case, gpu, account, capped, (unit, 2 * cap), clock.timeout_s())
+        free = Outcome(failure="not run")
+        if not held.failure:
+            uncapped = base_environment(None, None, **more)
+            free = run_case(case, gpu, None, uncapped, (unit, cap + 4 * unit), clock.timeout_s())
+    problem = verdict(case, held, free, cap)
+    nvml = mib(held.nvml_used) + (" (device)" if held.nvml_source == "device" else "")
+    figures = (mib(held.got), mib(held.account_used), mib(held.account_peak), nvml, mib(held.total), mib(free.got))
+    line = f"| {case.name} | {held.version} | {' | '.join(figures)} | {(problem or 'held').replace('|', '/')} |"
+    return Row(line, not problem, held.said + free.said)
 
 
-def pairs(gpu: GPU, library: Path, cap: int) -> list[str]:
-    """What the interposer adds to calls of the real driver."""
-    import cuda_stand_in
-
-    program = cuda_stand_in.program("bench")
-    figures: dict[bool, dict[str, list[float]]] = {True: {}, False: {}}
-    with tempfile.TemporaryDirectory() as directory:
-        account = Path(directory) / "account"
-        Account.create(account, "gpu-run", [(gpu.uuid, cap, gpu.memory_bytes)]).close()
-        for turn in range(2 * TRAINING_PAIRS):
-            capped = turn % 2 == 0
-            environment = base_environment(account if capped else None, library if capped else None)
-            environment["CUDA_VISIBLE_DEVICES"] = gpu.uuid
-            command = [str(program), "2000"]
-            done = subprocess.run(
-                command, env=environment, capture_output=True, text=True, timeout=TIMEOUT_S, check=False
-            )
-            if done.returncode != 0:
-                return [f"Call pairs failed: {done.stderr.strip()}"]
-            for line in done.stdout.splitlines():
-                name, figure = line.split()
-                figures[capped].setdefault(name, []).append(float(figure))
-    lines = ["| pair of driver calls | without, ns | with, ns | added, ns |", "| --- | ---: | ---: | ---: |"]
-    for name in figures[True]:
-        before, after = (statistics.median(figures[capped][name]) for capped in (False, True))
-        lines.append(f"| {name} | {before:.0f} | {after:.0f} | {after - before:.0f} |")
-    return lines
-
-
-def self_check() -> int:
+def self_check(cases: Sequence[Case]) -> int:
     """The machinery, on the stand-in driver: the driver's own case must be held, and pass without."""
     import cuda_stand_in
 
     gpu = GPU("stand-in", cuda_stand_in.UUIDS[0], 4 * GIB, "none")
     more = {"LD_LIBRARY_PATH": str(cuda_stand_in.stand_in()), "STANDIN_CUDA_DEVICES": str(4 * GIB)}
-    lines, held = table(gpu, cuda_stand_in.library(), GIB, more, CASES[:1])
-    print("\n".join(lines))
+    print("\n".join(HEADER), flush=True)
+    rows = []
+    for case in cases:
+        rows.append(row(case, gpu, cuda_stand_in.library(), GIB, more, Clock(BUDGET_S)))
+        print(rows[-1].line, flush=True)
     # Every case is at least a program.
     for case in CASES:
         source = HERE / "cases" / f"{case.script}.py"
         compile(source.read_text(), str(source), "exec")
-    return 0 if held else 1
+    return 0 if all(each.held for each in rows) else 1
 
 
 def main() -> int:
     """0 where every case held."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--cap", type=float, default=4.0, help="GiB that the lease may hold")
+    parser.add_argument("--cases", default="", metavar="PATTERN", help="only cases whose names this finds")
+    parser.add_argument("--budget", type=float, default=BUDGET_S, metavar="S", help="seconds for everything")
+    parser.add_argument("--no-timings", action="store_true", help="no training loop and no pairs of calls")
+    parser.add_argument("--library", type=Path, help="the interposer, where it cannot be compiled here")
     parser.add_argument("--write", action="store_true", help="write tests/gpu/RESULTS.md")
+    parser.add_argument("--output", type=Path, help="write this file instead")
     parser.add_argument("--self-check", action="store_true", help="run on the stand-in driver")
     options = parser.parse_args()
+    cases = [case for case in CASES if re.search(options.cases, case.name, re.IGNORECASE)]
     if options.self_check:
-        return self_check()
+        return self_check(cases if options.cases else CASES[:1])
+    clock = Clock(options.budget)
     gpu = find_gpu()
     if gpu is None:
         print("This needs an NVIDIA GPU; --self-check does not.", file=sys.stderr)
         return 2
-    library, reason = interposer.library_path()
+    library, reason = (options.library.absolute(), None) if options.library else interposer.library_path()
     if library is None:
         print(reason, file=sys.stderr)
         return 2
+    output = options.output or (HERE / "RESULTS.md" if options.write else None)
     cap = int(options.cap * GIB)
-    lines, held = table(gpu, library, cap, {"CUDA_VISIBLE_DEVICES": gpu.uuid}, CASES)
     head = [
         "# The interposer on real GPUs",
         "",
@@ -367,11 +295,29 @@ def main() -> int:
         ),
         "",
     ]
-    text = "\n".join([*head, *lines, "", *pairs(gpu, library, cap), "", *training(gpu, library, cap)]) + "\n"
-    print(text)
-    if options.write:
-        (HERE / "RESULTS.md").write_text(text)
-    return 0 if held else 1
+    rows: list[Row] = []
+    timings: list[str] = []
+
+    def report() -> str:
+        text = "\n".join([*head, *HEADER, *(each.line for each in rows), "", *timings]).rstrip() + "\n"
+        if output is not None:
+            output.write_text(text)
+            said = "\n\n".join(f"{each.line}\n{each.said}" for each in rows if each.said)
+            if said:
+                output.with_suffix(".log").write_text(said + "\n")
+        return text
+
+    for number, case in enumerate(cases):
+        # With the frameworks that most use done, the timings come before what may take the rest of the time.
+        if not timings and not options.no_timings and (number == len(FIRST_CASES) or case not in FIRST_CASES):
+            timings = timed(gpu, library, cap, clock)
+        rows.append(row(case, gpu, library, cap, {"CUDA_VISIBLE_DEVICES": gpu.uuid}, clock))
+        print(rows[-1].line, file=sys.stderr, flush=True)
+        report()
+    if not timings and not options.no_timings:
+        timings = timed(gpu, library, cap, clock)
+    print(report())
+    return 0 if all(each.held for each in rows) else 1
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ class OnDevice(Dataset):
     def __getitem__(self, index: int) -> int:
         try:
             self.kept.append(torch.empty(protocol.UNIT, dtype=torch.uint8, device="cuda"))
-        except torch.OutOfMemoryError:
+        except torch.cuda.OutOfMemoryError:
             return 0
         return 1
 
