@@ -12,5 +12,6 @@ def free(held: list[object]) -> None:
         array.delete()  # type: ignore[attr-defined]
 
 
-jax.devices()
+if jax.default_backend() != "gpu":
+    raise RuntimeError(f"JAX runs on {jax.default_backend()} here")
 protocol.run(jax.__version__, lambda: jnp.zeros(protocol.UNIT, dtype=jnp.uint8).block_until_ready(), free)

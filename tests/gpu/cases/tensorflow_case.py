@@ -11,4 +11,6 @@ def allocate() -> object:
         return tf.zeros(protocol.UNIT, dtype=tf.uint8)
 
 
+if not tf.config.list_physical_devices("GPU"):
+    raise RuntimeError("TensorFlow sees no GPU here")
 protocol.run(tf.__version__, allocate, lambda held: held.clear())
