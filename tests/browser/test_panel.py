@@ -345,10 +345,10 @@ def test_a_kernel_that_holds_memory_and_computes_nothing_is_told_of_and_can_be_k
     panel.show()
     row = panel.row("A.ipynb")
     assert lab.run_cell(TAKE.format("2GiB")) == "taken"
-    expect(row).to_contain_text("It is shut down in 1 h, unless it computes.", timeout=SOON_MS)
+    expect(row).to_contain_text("Ends in 1 h if it stays idle", timeout=SOON_MS)
     told = lab.notification("A.ipynb").first
     told.get_by_role("button", name="Keep").click(timeout=SOON_MS)
-    expect(row).to_contain_text("it is kept", timeout=SOON_MS)
+    expect(row).to_contain_text("and is kept", timeout=SOON_MS)
     lab.save()
     assert server.metadata("A.ipynb")["jupyter_gpu"] == {"request": "1:8GiB", "keep_when_idle": True}
 

@@ -193,18 +193,18 @@ def test_idle_kernels_are_marked_and_can_be_kept(fleet_panel: Callable[[Fleet], 
     panel = fleet_panel(fleet)
     old = panel.row("old.ipynb")
     expect(old).to_contain_text("idle 2 h")
-    expect(old).to_contain_text("It is shut down in 10 min, unless it computes.")
+    expect(old).to_contain_text("Ends in 10 min if it stays idle")
     for label in ("busy.ipynb", "fresh.ipynb"):
         expect(panel.row(label)).not_to_have_attribute("data-idle", "shut-down")
 
     panel.act("old.ipynb", "Keep When Idle")
-    expect(old).to_contain_text("Holds its memory without computing; it is kept.", timeout=SOON_MS)
-    expect(panel.row("older.ipynb")).to_contain_text("It is shut down in")
+    expect(old).to_contain_text("Holds memory idle, and is kept", timeout=SOON_MS)
+    expect(panel.row("older.ipynb")).to_contain_text("Ends in")
     assert fleet.kept == {next(kernel.id for kernel in fleet.kernels if kernel.label == "old.ipynb")}
     item = panel.open_menu("old.ipynb").get_by_role("menuitemcheckbox", name="Keep When Idle")
     expect(item).to_have_attribute("aria-checked", "true")
     item.click()
-    expect(old).to_contain_text("It is shut down in", timeout=SOON_MS)
+    expect(old).to_contain_text("Ends in", timeout=SOON_MS)
     assert fleet.kept == set()
 
 

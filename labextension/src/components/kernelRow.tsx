@@ -229,27 +229,19 @@ function stateText(row: IRow, trans: TranslationBundle): string {
   return conditionText(row.condition, trans);
 }
 
-/** What comes of holding memory without computing, in a sentence. */
+/** What comes of holding memory without computing, in as few words as fit a narrow line. */
 function idleText(row: IRow, trans: TranslationBundle): string {
   const { idle_policy, idle_left_min } = row;
-  const left =
-    idle_left_min === null ? null : readableDuration(60 * idle_left_min, trans);
-  switch (idle_policy) {
-    case 'kept':
-      return trans.__('Holds its memory without computing; it is kept.');
-    case 'downgrade':
-      return left === null
-        ? trans.__(
-            'It computed nothing, so its memory is not reserved any more.'
-          )
-        : trans.__('Its reservation ends in %1, unless it computes.', left);
-    case 'shut-down':
-      return left === null
-        ? trans.__('Holds its memory without computing.')
-        : trans.__('It is shut down in %1, unless it computes.', left);
-    default:
-      return trans.__('Holds its memory without computing.');
+  if (idle_policy === 'kept') {
+    return trans.__('Holds memory idle, and is kept');
   }
+  if (idle_left_min === null || idle_policy === 'mark') {
+    return trans.__('Holds memory idle');
+  }
+  const left = readableDuration(60 * idle_left_min, trans);
+  return idle_policy === 'shut-down'
+    ? trans.__('Ends in %1 if it stays idle', left)
+    : trans.__('Loses its reservation in %1 if it stays idle', left);
 }
 
 function memoryTitle(row: IRow, trans: TranslationBundle): string {
