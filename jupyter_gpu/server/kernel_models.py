@@ -7,6 +7,7 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 from jupyter_server.utils import ensure_async
+from traitlets import TraitError
 
 from .models import JSON, Snapshot, kernel_devices_model, kernel_state
 
@@ -158,11 +159,22 @@ DEVICE_COLUMNS = (
 """The fields of what a kernel has of a device, in the order of that model."""
 
 
+def last_word(manager: Any) -> Any:
+    """When a kernel last said anything; `None` where that is not known.
+
+    A kernel that died while its start was still being answered stays without, and jupyter_server's trait then raises.
+    """
+    try:
+        return getattr(manager, "last_activity", None)
+    except TraitError:
+        return None
+
+
 def _last_activity(manager: Any) -> Any:
     """When an idle kernel last said anything; `None` while it is not idle."""
     if getattr(manager, "execution_state", None) != "idle":
         return None
-    return getattr(manager, "last_activity", None)
+    return last_word(manager)
 
 
 def idle_since(manager: Any, record: KernelRecord | None, snapshot: Snapshot) -> float | None:
