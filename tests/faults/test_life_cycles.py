@@ -232,7 +232,8 @@ class Fleet:
         elif cycle.fault == "asking server":
             self._kill_asking_server(server, cycle)
         if cycle.restarts:
-            self._insist(server, "POST", f"api/kernels/{kernel_id}/restart")
+            # It fails where the kernel is killed, or is given a port meanwhile that another server's kernel has.
+            assert server.send("POST", f"api/kernels/{kernel_id}/restart")[0] in (200, 500)
         if cycle.fault == "nothing":
             kernel = server.get(f"gpu/api/kernels/{kernel_id}")
             assert kernel["state"] == "running", kernel

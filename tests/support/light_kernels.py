@@ -14,7 +14,7 @@ from jupyter_gpu.devices.processes import ProcessKey, environment_block, process
 
 TINY_KERNEL = Path(__file__).with_name("tiny_kernel.py")
 HEARTBEAT_TIMEOUT_S = 60
-QUICK_RESTARTER = ("--KernelRestarter.time_to_dead=0.3", "--KernelRestarter.random_ports_until_alive=False")
+QUICK_RESTARTER = ("--KernelRestarter.time_to_dead=0.3",)
 """The server looks every 3 s whether its kernels live; with this it is every 0.3 s."""
 
 _OTHERS = ("jupyterlab", "notebook", "notebook_shim", "jupyter_lsp", "jupyter_server_terminals")
