@@ -15,6 +15,7 @@ from magic_kernel import MagicKernel
 from stranger import Victim, as_nobody, hands_of, is_root
 
 from jupyter_gpu.devices.processes import process_key
+from jupyter_gpu.host import GPUHost
 
 _ASK = """
 connection = socket.socket(socket.AF_UNIX)
@@ -26,6 +27,7 @@ connection.sendall(sys.argv[2].encode())
 while received := connection.recv(65536):
     sys.stdout.write(received.decode())
 """
+_OTHER_USER = "import os, socket, sys; os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
 _PROGRAM = """
 import http.client, json, os, socket, sys
 sys.path.insert(0, {package!r})
@@ -94,6 +96,27 @@ class TestAnotherUser:
             path.chmod(0o600)
         assert done.stdout.startswith("HTTP/1.1 403"), done
         assert victim.device_uuid not in done.stdout
+
+    def test_is_nobody_to_it_even_below_a_kernel(self, victim: Victim, thief: MagicKernel, path: Path) -> None:
+        program = _OTHER_USER + _ASK
+        request = HEAD % (b"GET", 0)
+        code = (
+            "import os, subprocess, sys\n"
+            f"request = {request.decode()!r}.replace('LEASE', os.environ['JUPYTER_GPU_LEASE'])\n"
+            f"command = [sys.executable, '-c', {program!r}, {str(path)!r}, request]\n"
+            "done = subprocess.run(command, capture_output=True, text=True)\nprint(done.stdout, done.stderr)"
+        )
+        directories = [path.parent, path.parent.parent]
+        try:
+            path.chmod(0o666)
+            for directory in directories:
+                directory.chmod(0o755)
+            output = thief.ok(code)
+        finally:
+            for directory in directories:
+                directory.chmod(0o700)
+            path.chmod(0o600)
+        assert output.stdout.startswith("HTTP/1.1 403"), output
 
     def test_cannot_read_what_is_beside_it(self, victim: Victim) -> None:
         code = "print(sorted(os.listdir(sys.argv[1])))"
@@ -219,13 +242,12 @@ def test_a_process_of_no_kernel_is_nobody(victim: Victim, path: Path) -> None:
 
 
 @pytest.mark.parametrize("what", ["fifo", "file", "directory", "link"])
-async def test_what_lies_in_its_place_keeps_no_server_from_starting(
+async def test_what_lies_in_its_place_is_left_there_and_all_else_starts(
     what: str, runtime_directory: Path, jp_serverapp: Any, jp_fetch: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     me = process_key()
     assert me is not None
     place = runtime_directory / f"server-{me.pid}-{me.start_time}.sock"
-    (runtime_directory / "server-²-1.sock").touch()
     target = runtime_directory / "ledger.backup"
     target.write_text("precious")
     make: dict[str, Any] = {
@@ -235,6 +257,18 @@ async def test_what_lies_in_its_place_keeps_no_server_from_starting(
         "link": lambda: place.symlink_to(target),
     }
     make[what]()
-    await asyncio.wait_for(jp_serverapp.extension_manager.start_all_extensions(), 60)
+    before = place.lstat()
+    with caplog.at_level("WARNING"):
+        jp_serverapp.log.propagate = True
+        await asyncio.wait_for(jp_serverapp.extension_manager.start_all_extensions(), 60)
+    assert "Kernels cannot reach this server for %gpu" in caplog.text
+    assert "failed" not in caplog.text
     assert (await jp_fetch("gpu", "api", "status")).code == 200
+    assert (place.lstat().st_ino, place.lstat().st_mode) == (before.st_ino, before.st_mode)
     assert target.read_text() == "precious"
+
+
+async def test_a_strange_name_beside_it_keeps_nobody_from_listening(runtime_directory: Path, jp_serverapp: Any) -> None:
+    (runtime_directory / "server-²-1.sock").touch()
+    await asyncio.wait_for(jp_serverapp.extension_manager.start_all_extensions(), 60)
+    assert GPUHost.instance().socket_path is not None
