@@ -79,10 +79,6 @@ class Lease:
     message: str = ""
     """What it waits for, as the end of a sentence."""
 
-    def hold_on(self, uuid: str) -> LeaseHold | None:
-        """What it holds of one device."""
-        return next((hold for hold in self.holds if hold.uuid == uuid), None)
-
 
 @dataclass(frozen=True)
 class Refusal:

@@ -192,7 +192,6 @@ class GPURequest:
 
 
 CPU = GPURequest()
-AUTO = GPURequest(count=1)
 
 
 def model_matches(word: str, name: str) -> bool:

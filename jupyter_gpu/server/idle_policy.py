@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import time
 from collections import OrderedDict
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +24,7 @@ from ..usage.attribution import DEVICE
 from ..usage.sampler import GPUSampler, Need
 from ..waiting import NotGranted
 from .idleness import Idleness, Sighting, Standing, Turn
-from .kernel_models import idle_since
+from .kernel_models import idle_since, last_word
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Hashable
@@ -234,7 +233,7 @@ class GPUIdlePolicy(LoggingConfigurable):
         """
         assert record.lease_id is not None
         before = GPURequest.parse(record.request)
-        request = _shared(before)
+        request = before.with_memory(SHARED)
         changed = await self.host.change(record.lease_id, request)
         if isinstance(changed, Refusal):
             raise NotGranted(f"it {changed.message}")
@@ -298,7 +297,7 @@ class GPUIdlePolicy(LoggingConfigurable):
 
     def _activity_of(self, record: KernelRecord) -> Hashable:
         """When a kernel last said anything."""
-        activity: Hashable = getattr(self._manager_of(record), "last_activity", None)
+        activity: Hashable = last_word(self._manager_of(record))
         return activity
 
     def _manager_of(self, record: KernelRecord) -> Any:
@@ -319,12 +318,6 @@ class GPUIdlePolicy(LoggingConfigurable):
             self.event_logger.emit(schema_id=IDLE_EVENT, data=data)
         except Exception:
             self.log.exception("An event could not be told.")
-
-
-def _shared(request: GPURequest) -> GPURequest:
-    """The same devices without a reservation on any."""
-    listed = tuple(replace(choice, memory=SHARED) for choice in request.listed)
-    return replace(request, listed=listed, memory=SHARED)
 
 
 def _readable(seconds: float) -> str:

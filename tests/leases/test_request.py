@@ -9,7 +9,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jupyter_gpu.leases.request import (
-    AUTO,
     CPU,
     SHARED,
     WHOLE,
@@ -34,7 +33,7 @@ def reserved(amount: int) -> Memory:
     [
         ("cpu", CPU),
         (" NONE ", CPU),
-        ("auto", AUTO),
+        ("auto", GPURequest(count=1)),
         ("Auto:8GiB", GPURequest(count=1, memory=reserved(8 * GIB))),
         ("auto: 25 %", GPURequest(count=1, memory=Memory(Hold.RESERVED, share=Fraction(1, 4)))),
         ("1", GPURequest(listed=(DeviceChoice("1"),))),
