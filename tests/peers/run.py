@@ -1,7 +1,7 @@
 """Other projects' own tests, as they are and with us in the way: what passes there has to pass here.
 
     python tests/peers/run.py                          # all of it, about forty minutes on two cores
-    python tests/peers/run.py nbclient --jobs 3        # one project, three runs at once
+    python tests/peers/run.py nbclient --jobs 3        # one project, three runs at once; the table keeps the others
 
 The tests are those of jupyter_client, jupyter_server and nbclient, from the source distributions of the versions that
 are installed, which are fetched from the package index into `.cache/peers`. Each project is run three times: stock;
@@ -14,6 +14,7 @@ The exit status is 1 if a test that passes stock does not pass with us. The tabl
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import platform
 import shutil
@@ -22,7 +23,7 @@ import sys
 import tarfile
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from importlib import metadata
 from pathlib import Path
 from xml.etree import ElementTree as ET
@@ -69,14 +70,16 @@ PROJECTS = (
             "tests/test_gateway.py",
         ),
         # Newer Tornado warns of what some of them use, and their warnings are errors.
-        ("-p", "no:asyncio", "-W", "ignore:The method, uri, and version arguments:DeprecationWarning"),
+        ("-p", "no:asyncio", "-W", "ignore::DeprecationWarning:tornado.httputil"),
         routed=False,
     ),
     # Its pytest-asyncio warns of a setting that it does not make, and its warnings are errors.
     Project("nbclient", ("tests",), ("-o", "asyncio_default_fixture_loop_scope=function")),
 )
 
-INHERENT: dict[str, str] = {}
+INHERENT = {
+    "test_app::test_stop_extension": "It counts the extensions that are loaded, and ours is one more.",
+}
 """Tests that cannot pass with us, by the end of their name, with the reason."""
 
 
@@ -107,6 +110,16 @@ class Outcome:
     retried: set[str] = field(default_factory=set)
     """Those that passed at the second try."""
     leases_left: int | None = None
+
+    @classmethod
+    def load(cls, path: Path) -> Outcome:
+        """What `save` has written."""
+        content = json.loads(path.read_text())
+        return cls(content["tests"], content["seconds"], set(content["retried"]), content["leases_left"])
+
+    def save(self, path: Path) -> None:
+        """Keep it for the table of a later run of other projects."""
+        path.write_text(json.dumps({**asdict(self), "retried": sorted(self.retried)}))
 
     def count(self, *states: str) -> int:
         return sum(state in states for state in self.tests.values())
@@ -144,7 +157,12 @@ class Runner:
                 outcome.tests.update(dict.fromkeys(outcome.retried, "passed"))
             if mode.ours:
                 outcome.leases_left = self._leases_left(runtime)
+            outcome.save(self.outcome_path(project, mode))
             return outcome
+
+    def outcome_path(self, project: Project, mode: Mode) -> Path:
+        """Where the outcome of the last run with these versions is."""
+        return CACHE / f"{project.name}-{self.versions[project.name]}-{mode.name}.json"
 
     def _pytest(
         self, project: Project, mode: Mode, directory: Path, runtime: Path, tests: tuple[str, ...], suffix: str = ""
@@ -314,6 +332,12 @@ def main() -> int:
     with ThreadPoolExecutor(options.jobs) as pool:
         futures = {(each.name, mode.name): pool.submit(run, each, mode) for each in projects for mode in modes}
     outcomes = {key: future.result() for key, future in futures.items()}
+    for key in ((each, mode) for each in PROJECTS for mode in MODES):
+        path = runner.outcome_path(*key)
+        if (key[0].name, key[1].name) not in outcomes and path.exists():
+            outcomes[key[0].name, key[1].name] = Outcome.load(path)
+    order = [(each.name, mode.name) for each in PROJECTS for mode in MODES]
+    outcomes = {key: outcomes[key] for key in order if key in outcomes}
     text, good = _written(outcomes, runner.versions)
     print(f"\n{text}")
     if not options.no_write:

@@ -19,7 +19,7 @@ _ENABLING_FILE = Path(jupyter_gpu.__file__).parent / "server" / "jupyter_gpu.jso
 def pytest_fixture_setup(fixturedef: Any) -> Any:
     """Put the file that enables the extension where an installation has it, wherever a test has that be."""
     result = yield
-    if fixturedef.argname == "jp_env_config_path":
+    if fixturedef.argname == "jp_system_config_path":
         directory = Path(result) / "jupyter_server_config.d"
         directory.mkdir(exist_ok=True)
         shutil.copy(_ENABLING_FILE, directory)
