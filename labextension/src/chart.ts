@@ -25,6 +25,9 @@ const LEAST_HEIGHT = 120;
 const AXIS_FONT_PX = 11;
 const LINE_WIDTH = 1.5;
 
+/** At the right edge, for half of a time. */
+const TICK_ROOM_PX = 32;
+
 /** Memory and utilisation over time, one above the other, with one cursor and one zoom. */
 export class Charts implements IDisposable {
   constructor(
@@ -142,11 +145,16 @@ export class Charts implements IDisposable {
       chart.root.setAttribute('role', 'img');
       chart.root.setAttribute('aria-label', titles[i]);
     });
-    // How much room titles and legends take is known now.
-    this._resize();
+    // How much room they take is known when uPlot has laid them out, and may be another in another theme.
+    for (const legend of this._legends) {
+      this._observer.observe(legend);
+    }
   }
 
   private _clear(): void {
+    for (const legend of this._legends) {
+      this._observer.unobserve(legend);
+    }
     for (const chart of this._charts) {
       chart.destroy();
     }
@@ -273,12 +281,13 @@ export class Charts implements IDisposable {
     const look: uPlot.Axis = {
       font,
       stroke: this._colour('--jp-ui-font-color2'),
-      grid: { stroke: this._colour('--jp-border-color3'), width: 1 },
+      grid: { stroke: this._gridColour, width: 1 },
       ticks: { stroke: this._colour('--jp-border-color2'), width: 1, size: 4 }
     };
     return {
       ...this._size(share),
       title,
+      padding: [null, TICK_ROOM_PX, null, null],
       cursor: {
         sync: { key: this._key, setSeries: false },
         drag: { x: true, y: false }
@@ -351,12 +360,16 @@ export class Charts implements IDisposable {
     };
   }
 
+  private get _legends(): NodeListOf<HTMLElement> {
+    return this._host.querySelectorAll('.u-legend');
+  }
+
   /** The height of titles and legends, in pixels. */
   private get _overhead(): number {
-    return this._charts.reduce(
-      (sum, chart) => sum + chart.root.offsetHeight - chart.height,
-      0
-    );
+    return this._charts.reduce((sum, { root }) => {
+      const parts = root.querySelectorAll<HTMLElement>('.u-title, .u-legend');
+      return [...parts].reduce((all, part) => all + part.offsetHeight, sum + 2);
+    }, 0);
   }
 
   private _resize(): void {
@@ -372,10 +385,21 @@ export class Charts implements IDisposable {
     );
   }
 
+  /** Fainter than the lines in every theme, which a border need not be. */
+  private get _gridColour(): string {
+    return this._computed(
+      'color-mix(in srgb, var(--jp-ui-font-color1) 14%, transparent)'
+    );
+  }
+
   /** A theme's colour as a canvas takes it. */
   private _colour(variable: string): string {
+    return this._computed(`var(${variable})`);
+  }
+
+  private _computed(colour: string): string {
     const probe = document.createElement('span');
-    probe.style.color = `var(${variable})`;
+    probe.style.color = colour;
     this._host.append(probe);
     const { color } = getComputedStyle(probe);
     probe.remove();
