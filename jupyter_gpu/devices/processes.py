@@ -7,10 +7,16 @@ of clock ticks since boot (`/proc/<pid>/stat`, field 22 of proc(5)), which no ch
 from __future__ import annotations
 
 import os
+import time
 from typing import NamedTuple
 
-_THREADS_FIELD, _START_FIELD = 17, 19
-"""Places of the number of threads (field 20) and the start time (field 22), counted from the state (field 3)."""
+_FLAGS_FIELD, _THREADS_FIELD, _START_FIELD = 6, 17, 19
+"""Places of the flags (field 9), the number of threads (field 20) and the start time (field 22), counted from the state
+(field 3)."""
+_FORKED_WITHOUT_EXEC = 0x40
+"""PF_FORKNOEXEC of Linux's include/linux/sched.h."""
+_LONGEST_BIRTH_S = 5.0
+"""So long a fork may take to become another program."""
 
 
 class ProcessKey(NamedTuple):
@@ -60,6 +66,30 @@ def is_stopped(pid: int) -> bool:
     except OSError:
         return False
     return text[text.rfind(b")") + 2 :][:1] in (b"T", b"t")
+
+
+def any_newborn() -> bool:
+    """Whether a process of this user was forked a moment ago and is not yet the program that it is to become.
+
+    Until then its environment is its parent's, so nothing tells whose it will be.
+    """
+    now = time.clock_gettime(time.CLOCK_BOOTTIME)
+    ticks_per_s = os.sysconf("SC_CLK_TCK")
+    for entry in os.listdir("/proc"):
+        if not entry.isdigit():
+            continue
+        try:
+            with open(f"/proc/{entry}/stat", "rb") as file:  # noqa: PTH123
+                text = file.read()
+                uid = os.fstat(file.fileno()).st_uid
+        except OSError:
+            continue
+        fields = text[text.rfind(b")") + 2 :].split()
+        if len(fields) > _START_FIELD and int(fields[_FLAGS_FIELD]) & _FORKED_WITHOUT_EXEC and uid == os.getuid():
+            age_s = now - int(fields[_START_FIELD]) / ticks_per_s
+            if age_s < _LONGEST_BIRTH_S and int(entry) != os.getpid():
+                return True
+    return False
 
 
 def boot_id() -> str:

@@ -15,7 +15,7 @@ import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from ..devices.processes import ProcessKey, process_key, processes_with
+from ..devices.processes import ProcessKey, any_newborn, process_key, processes_with
 from .kinship import Kinship
 from .lease import Ask, Lease, LeaseState, Owner, Refusal
 from .placement import DeviceState, LeaseHold, Unplaced, place
@@ -263,13 +263,15 @@ class Ledger:
         return lease.process is None or orphaned is None or _now() - orphaned < self._orphan_grace_s
 
     def _adopt(self, lease: Lease) -> bool:
-        """Find the process of a lease whose asker died between starting it and noting it."""
+        """Find the process of a lease whose asker died between starting it and noting it; whether there may be one."""
         if lease.state is not LeaseState.HELD or lease.process is not None:
             return False
+        # In this order: what is being born now may have been so before, and be found then.
+        newborn = lease.owner.kind == "kernel" and any_newborn()
         heirs = processes_with(LEASE_VARIABLE, lease.id)
         if heirs:
             self.store.set_process(lease.id, heirs[0])
-        return bool(heirs)
+        return newborn or bool(heirs)
 
     def _place(
         self,

@@ -373,3 +373,35 @@ def test_a_forked_child_uses_the_ledger_without_disturbing_its_parent(
     ask_once(ledger, new_ask, survey)
     ledger.release("A")
     assert [lease.id for lease in ledger.leases()] == ["B"]
+
+
+def test_a_kernel_that_is_being_born_while_its_server_dies_keeps_its_lease(
+    ledger: Ledger, other_server: OtherServer, survey: Survey, new_ask: Callable[..., Ask]
+) -> None:
+    """A fork has its parent's environment until it becomes the kernel: a decision in between must not take it away."""
+    assert other_server.ask("0:all", "theirs") == "held"
+    ready, go = os.pipe(), os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.write(ready[1], b"1")
+        os.read(go[0], 1)
+        os.execve("/bin/sleep", ["sleep", "600"], {"JUPYTER_GPU_LEASE": "theirs"})
+    try:
+        os.read(ready[0], 1)
+        other_server.kill()
+        mine = ledger.ask(new_ask("0:all"), survey)
+        assert isinstance(mine, Lease)
+        assert mine.state is LeaseState.WAITING
+        os.write(go[1], b"1")
+        while Path(f"/proc/{child}/comm").read_text() != "sleep\n":
+            os.sched_yield()
+        ledger.drop_dead()
+        adopted = next(lease for lease in ledger.leases() if lease.id == "theirs")
+        assert adopted.process is not None
+        assert adopted.process.pid == child
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        for each in (*ready, *go):
+            os.close(each)
+    assert ledger.ask(new_ask("0:all"), survey, again=True).state is LeaseState.HELD  # type: ignore[union-attr]
