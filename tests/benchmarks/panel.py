@@ -166,14 +166,15 @@ def ticks(page: Page, fleet: Fleet, count: int) -> list[Cost]:
     return costs
 
 
-def idle(page: Page, count: int, act: Callable[[], object] = lambda: None) -> list[Cost]:
-    """The cost of each of so many seconds without the panel, in each of which `act` is done."""
+def idle(page: Page, count: int, *acts: Callable[[], object]) -> list[list[Cost]]:
+    """For each of the acts the costs of so many seconds without the panel, in each of which it is done; in turns."""
     thread = MainThread(page)
-    costs = []
+    costs: list[list[Cost]] = [[] for _ in acts]
     for _ in range(count):
-        act()
-        page.wait_for_timeout(1000 * TICK_S)
-        costs.append(thread.since_last())
+        for act, found in zip(acts, costs, strict=True):
+            act()
+            page.wait_for_timeout(1000 * TICK_S)
+            found.append(thread.since_last())
     return costs
 
 
@@ -208,10 +209,17 @@ def updates(page: Page, fleet: Fleet, count: int, rounds: int) -> list[Figure]:
         shown += ticks(page, fleet, each)
         show_panel(page, False)
         page.wait_for_timeout(1000)
-        floor += idle(page, max(3, each // 2))
-        received += idle(page, max(3, each // 2), lambda: page.evaluate(FETCH, ""))
-        words = iter(range(1000))
-        frames += idle(page, max(3, each // 2), lambda words=words: page.evaluate(FETCH, str(next(words))))
+        words = map(str, range(1000))
+        nothing, fetched, changed = idle(
+            page,
+            max(3, each // 2),
+            lambda: None,
+            lambda: page.evaluate(FETCH, ""),
+            lambda words=words: page.evaluate(FETCH, next(words)),
+        )
+        floor += nothing
+        received += fetched
+        frames += changed
     print(f"{len(shown)} updates of {GPUS} GPUs and {GPUS * KERNELS_PER_GPU} kernels, medians in ms for each second")
     columns = "".join(f"{name:>8}" for name in ("task", "clock", "script", "style", "layout"))
     print(f"{'':<34}{columns}{'styles':>7}{'layouts':>7}{'worst':>9}")
