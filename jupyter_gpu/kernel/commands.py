@@ -238,6 +238,7 @@ class Commands:
             "used_bytes": used,
             "own_bytes": device.own,
             "peak_bytes": peak,
+            "overhead_bytes": device.overhead,
             "utilization_percent": told.get("utilization_percent"),
             "refusals": device.refusals,
             "reasons": reasons,

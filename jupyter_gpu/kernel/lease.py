@@ -62,6 +62,8 @@ class KernelDevice:
     peak: int | None
     refusals: int
     reason: str = ""
+    overhead: int = 0
+    """What the driver took for itself in its processes, as far as it was measured; it is off the cap."""
 
     @property
     def label(self) -> str:
@@ -211,8 +213,9 @@ class LeaseView:
         if counted or entry.used:
             own = sum(held[at] for process, held in reading.processes.items() if process.pid == os.getpid())
             return KernelDevice(
-                ordinal, uuid, name.index, name.name, cap, total, entry.used, own, entry.peak, entry.refusals
-            )
+                ordinal, uuid, name.index, name.name, cap, total, entry.used, own, entry.peak, entry.refusals,
+                overhead=entry.overhead,
+            )  # fmt: skip
         # Nobody counts into the account, so its zeros say nothing.
         own_use = self._driver_use(uuid)
         why = "" if own_use is not None else "no cap layer counts this kernel's memory, and the driver does not tell"

@@ -61,7 +61,10 @@ class RefusalNotice:
         limits = [each for each in (device.cap, device.total) if each is not None]
         cap = readable_amount(min(limits, default=None))
         asked, held = readable_amount(device.refused_size), readable_amount(device.refused_used)
+        # It is off the cap, so without it the figures would not add up.
+        own = f" and the driver had {readable_amount(device.overhead)} for itself" if device.overhead else ""
         return (
-            f"This kernel's cap on {self._label(device.uuid)} is {cap}: {asked} was asked for while {held} was held. "
+            f"This kernel's cap on {self._label(device.uuid)} is {cap}: "
+            f"{asked} was asked for while {held} was held{own}. "
             "Give memory back with %gpu free, or raise the cap with %gpu memory AMOUNT."
         )

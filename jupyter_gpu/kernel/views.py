@@ -13,23 +13,7 @@ if TYPE_CHECKING:
 
 def state_blocks(content: dict[str, Any]) -> list[Any]:
     """A kernel: its devices, what holds it, its frameworks, and what there is to know."""
-    blocks: list[Any] = []
-    for device in content["devices"]:
-        words = [f"{device['kind']}" if device["kind"] else "", "" if device["cap_bytes"] else "no cap"]
-        if device["utilization_percent"] is not None:
-            words.append(f"{device['utilization_percent']:.0f} % busy")
-        if device["refusals"]:
-            words.append(f"{device['refusals']} allocation{'s' * (device['refusals'] > 1)} refused at the cap")
-        title = f"GPU {device['index']}" if device["index"] else device["uuid"][:12]
-        blocks.append(
-            Meter(
-                f"{title} · {device['name']}" if device["name"] else title,
-                device["used_bytes"],
-                device["cap_bytes"] or device["memory_bytes"],
-                device["peak_bytes"],
-                ", ".join(word for word in words if word),
-            )
-        )
+    blocks: list[Any] = [_device_meter(device) for device in content["devices"]]
     if not content["devices"]:
         blocks.append(Lines(("This kernel has no GPU. Get one with %gpu use auto.",)))
     if content["pending_request"]:
@@ -44,6 +28,24 @@ def state_blocks(content: dict[str, Any]) -> list[Any]:
     if not content["server"]["reachable"]:
         blocks.append(Lines((f"This is what the kernel itself knows, because {content['server']['reason']}.",), "note"))
     return blocks
+
+
+def _device_meter(device: dict[str, Any]) -> Meter:
+    words = [f"{device['kind']}" if device["kind"] else "", "" if device["cap_bytes"] else "no cap"]
+    if device["utilization_percent"] is not None:
+        words.append(f"{device['utilization_percent']:.0f} % busy")
+    if device["overhead_bytes"]:
+        words.append(f"{readable_amount(device['overhead_bytes'])} more the driver's own")
+    if device["refusals"]:
+        words.append(f"{device['refusals']} allocation{'s' * (device['refusals'] > 1)} refused at the cap")
+    title = f"GPU {device['index']}" if device["index"] else device["uuid"][:12]
+    return Meter(
+        f"{title} · {device['name']}" if device["name"] else title,
+        device["used_bytes"],
+        device["cap_bytes"] or device["memory_bytes"],
+        device["peak_bytes"],
+        ", ".join(word for word in words if word),
+    )
 
 
 def framework_blocks(framework: dict[str, Any]) -> list[Any]:

@@ -27,6 +27,14 @@ def test_a_cell_that_fails_at_the_cap_is_explained_in_one_sentence(kernel: Magic
     )
 
 
+def test_what_the_driver_took_for_itself_is_named(kernel: MagicKernel) -> None:
+    account = "from jupyter_gpu.limits.account import Account\nimport os, pathlib\n"
+    account += "account = Account.open(pathlib.Path(os.environ['JUPYTER_GPU_ACCOUNT']))\n"
+    kernel.ok(account + "account.set_overhead(account.uuids[0], 512 << 20)")
+    assert "while 6 GiB was held and the driver had 512 MiB for itself. Give" in kernel.run(FAIL).stderr
+    assert "512 MiB more the driver's own" in kernel.ok("%gpu").text
+
+
 def test_a_cell_that_fails_for_another_reason_is_not_explained(kernel: MagicKernel) -> None:
     assert kernel.run("1 / 0").stderr == ""
     assert "cap" in kernel.run(FAIL).stderr
