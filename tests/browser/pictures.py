@@ -74,7 +74,7 @@ def main(directory: Path) -> None:
             browser = playwright.chromium.launch(
                 executable_path=chromium(playwright.chromium.executable_path), args=FLAGS
             )
-            page = browser.new_page(viewport={"width": 1360, "height": 720})
+            page = browser.new_page(viewport={"width": 1480, "height": 720})
             page.set_default_timeout(30_000)
             lab = LabPage(page, server)
             startup = Path(home) / "ipython" / "profile_default" / "startup"

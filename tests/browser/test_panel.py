@@ -257,8 +257,17 @@ def test_details_have_a_chart_that_is_loaded_on_demand_and_can_be_saved(
     expect(charts).to_have_count(2)
     assert page.evaluate(loaded) > 0
     # The legend says what is under the cursor.
-    details.locator(".u-over").first.hover()
-    expect(details.locator(".u-legend").first).to_contain_text("GiB")
+    plot, legend = details.locator(".u-over").first, details.locator(".u-legend").first
+
+    def says_what_is_under_the_cursor() -> bool:
+        # Until the charts have found their size, the plot may slip away from below the cursor.
+        box = plot.bounding_box()
+        assert box is not None
+        page.mouse.move(box["x"] + box["width"] - 20, box["y"] + 20)
+        page.mouse.move(box["x"] + box["width"] - 10, box["y"] + 20)
+        return "GiB" in legend.inner_text()
+
+    wait_for(says_what_is_under_the_cursor, "an amount in the legend", 60)
 
     with page.expect_download() as download:
         details.get_by_role("button", name="CSV").click()

@@ -214,7 +214,11 @@ export function conditionText(
 
 /** Where there is room for one of the two only: the utilisation of a kernel that computes, the state of any other. */
 function briefly(row: IRow): 'utilization' | 'state' {
-  return row.condition === 'busy' && row.utilization_percent !== null
+  // One that executes no cell may compute all the same, in a thread or a process of its own.
+  const computes =
+    row.condition === 'busy' ||
+    (row.condition === 'idle' && (row.utilization_percent ?? 0) > 0);
+  return computes && row.utilization_percent !== null
     ? 'utilization'
     : 'state';
 }
