@@ -40,8 +40,15 @@ _RUN_TIMEOUT_S = 5400
 _TEST_TIMEOUT_S = 300
 _MOST_RETRIED = 40
 _OURS = CACHE / "ours"
-_LEASES_LEFT = "import sys; from pathlib import Path; from jupyter_gpu.leases.ledger import Ledger; \
-print(len(Ledger(Path(sys.argv[1])).leases()))"
+_READ_LEDGER = """
+import sqlite3, sys
+from pathlib import Path
+from jupyter_gpu.leases.ledger import Ledger
+ledger = Ledger(Path(sys.argv[1]))
+left = len(ledger.leases())
+[[taken]] = sqlite3.connect(ledger.store.path).execute("SELECT total(seq) FROM sqlite_sequence WHERE name = 'leases'")
+print(int(taken), left)
+"""
 
 
 @dataclass(frozen=True)
@@ -109,13 +116,16 @@ class Outcome:
     seconds: float
     retried: set[str] = field(default_factory=set)
     """Those that passed at the second try."""
+    leases_taken: int | None = None
+    """How many leases the tests' kernels were given or waited for, in all tries."""
     leases_left: int | None = None
+    """How many of them were still there once the tests had ended."""
 
     @classmethod
     def load(cls, path: Path) -> Outcome:
         """What `save` has written."""
         content = json.loads(path.read_text())
-        return cls(content["tests"], content["seconds"], set(content["retried"]), content["leases_left"])
+        return cls(**{**content, "retried": set(content["retried"])})
 
     def save(self, path: Path) -> None:
         """Keep it for the table of a later run of other projects."""
@@ -156,7 +166,7 @@ class Runner:
                 outcome.retried = {name for name in again if second.tests.get(name) == "passed"}
                 outcome.tests.update(dict.fromkeys(outcome.retried, "passed"))
             if mode.ours:
-                outcome.leases_left = self._leases_left(runtime)
+                outcome.leases_taken, outcome.leases_left = self._leases(runtime)
             outcome.save(self.outcome_path(project, mode))
             return outcome
 
@@ -201,17 +211,18 @@ class Runner:
                 variables["JUPYTER_DEFAULT_PROVISIONER_NAME"] = "gpu-provisioner"
         return variables
 
-    def _leases_left(self, runtime: Path) -> int:
-        """How many leases the tests left behind, of processes that still live."""
+    def _leases(self, runtime: Path) -> tuple[int, int]:
+        """How many leases the tests took, and how many are left."""
         done = subprocess.run(
-            [str(self.python), "-c", _LEASES_LEFT, str(runtime)],
+            [str(self.python), "-c", _READ_LEDGER, str(runtime)],
             env={**os.environ, "PYTHONPATH": str(_OURS)},
             capture_output=True,
             text=True,
             timeout=60,
             check=True,
         )
-        return int(done.stdout)
+        taken, left = done.stdout.split()
+        return int(taken), int(left)
 
     def _source(self, name: str) -> Path:
         """The source distribution of the installed version, fetched if it is not there."""
@@ -272,18 +283,19 @@ def _written(outcomes: dict[tuple[str, str], Outcome], versions: dict[str, str])
         "",
         (
             f"Written by `tests/peers/run.py` on Python {platform.python_version()}, {platform.system()} "
-            f"{platform.machine()}. Leases are what is left in the ledger once the tests have ended."
+            f"{platform.machine()}. Leases are those that the tests' kernels took, and what is left of them in the "
+            "ledger once the tests have ended."
         ),
         "",
-        "| tests of | run | passed | failed | skipped | at the second try | leases left |",
-        "| --- | --- | ---: | ---: | ---: | ---: | ---: |",
+        "| tests of | run | passed | failed | skipped | at the second try | leases taken | left |",
+        "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
     for (name, mode_name), outcome in outcomes.items():
         title = next(mode.title for mode in MODES if mode.name == mode_name)
-        left = "" if outcome.leases_left is None else str(outcome.leases_left)
+        leases = ["" if each is None else str(each) for each in (outcome.leases_taken, outcome.leases_left)]
         lines.append(
             f"| {name} {versions[name]} | {title} | {outcome.count('passed')} | {outcome.count('failed', 'error')} | "
-            f"{outcome.count('skipped')} | {len(outcome.retried)} | {left} |"
+            f"{outcome.count('skipped')} | {len(outcome.retried)} | {' | '.join(leases)} |"
         )
     lines += ["", "## Tests that end otherwise than stock", ""]
     good, found = True, False
