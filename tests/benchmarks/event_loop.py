@@ -44,6 +44,8 @@ PEER_EVERY = 3
 GOAL = f"p99 at most {MOST_TIMES:g} times"
 NAME = f"/api/status with {WATCHERS} panels open, p99"
 PEER_NAME = "jupyterlab-nvdashboard with {} of its charts, p99"
+QUIET_S = 6.0
+"""For so long a server is left alone after it was watched: a second more than it takes clients to be watching still."""
 QUIET_WITHIN_S = 90
 """How long a server may take to be itself again once its watchers have gone."""
 
@@ -131,18 +133,18 @@ def latencies(block: Block, seconds: float) -> list[float]:
         return list(json.loads(probe.communicate(timeout=seconds + 60)[0]))
 
 
-def wait_until_quiet(server: LiveServer) -> None:
-    """Return when the server answers as promptly as without watchers, and has no samples taken."""
+def wait_until_quiet(server: LiveServer, seconds: float) -> None:
+    """Return when the server has answered as promptly as without watchers for so long, and has no samples taken."""
     end = time.monotonic() + QUIET_WITHIN_S
     prompt = 0
-    while prompt < 60 and time.monotonic() < end:
+    while prompt < 10 * seconds and time.monotonic() < end:
         began = time.perf_counter()
         server.get("api/status")
         prompt = prompt + 1 if time.perf_counter() - began < 0.05 else 0
         time.sleep(0.1)
 
 
-def measure(blocks: list[Block], rounds: int, seconds: float) -> dict[str, list[list[float]]]:
+def measure(blocks: list[Block], rounds: int, seconds: float, quiet_s: float) -> dict[str, list[list[float]]]:
     """The latencies of each block, round by round."""
     found: dict[str, list[list[float]]] = {block.name: [] for block in blocks}
     for number in range(rounds):
@@ -152,7 +154,7 @@ def measure(blocks: list[Block], rounds: int, seconds: float) -> dict[str, list[
                 continue
             found[block.name].append(latencies(block, seconds))
             if block.watchers:
-                wait_until_quiet(block.server)
+                wait_until_quiet(block.server, quiet_s)
     return found
 
 
@@ -194,7 +196,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=8.0, help="how long each block is probed")
     parser.add_argument("--no-peer", action="store_true", help="leave jupyterlab-nvdashboard out")
     options = parser.parse_args()
-    rounds, seconds = (2, 1.0) if options.quick else (options.rounds, options.seconds)
+    rounds, seconds, quiet_s = (1, 1.0, 0.1) if options.quick else (options.rounds, options.seconds, QUIET_S)
     for name in ("JUPYTER_GPU_SIMULATE", "JUPYTER_GPU", "CUDA_VISIBLE_DEVICES"):
         os.environ.pop(name, None)
     with contextlib.ExitStack() as stack:
@@ -215,8 +217,8 @@ def main() -> int:
         load = Load(driver)
         stack.callback(load.close)
         for each in {block.server.url: block.server for block in blocks}.values():
-            wait_until_quiet(each)
-        found = measure(blocks, rounds, seconds)
+            wait_until_quiet(each, quiet_s)
+        found = measure(blocks, rounds, seconds, quiet_s)
     report(found)
     figures = [figure(found, blocks[1].name, blocks[0].name, NAME, GOAL, seconds)]
     for count, block in zip((1, WATCHERS), blocks[3:], strict=False):
