@@ -218,9 +218,7 @@ function briefly(row: IRow): 'utilization' | 'state' {
   const computes =
     row.condition === 'busy' ||
     (row.condition === 'idle' && (row.utilization_percent ?? 0) > 0);
-  return computes && row.utilization_percent !== null
-    ? 'utilization'
-    : 'state';
+  return computes && row.utilization_percent !== null ? 'utilization' : 'state';
 }
 
 function stateText(row: IRow, trans: TranslationBundle): string {
