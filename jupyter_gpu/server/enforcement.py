@@ -16,7 +16,7 @@ from ..host import GPUHost
 from ..leases.request import GPURequest, Hold, RequestError
 from ..limits.overhead import NO_OVERHEAD
 from ..limits.watchdog import Excess, Reading, Watchdog
-from ..usage.attribution import NVML
+from ..usage.attribution import DRIVERS_OWN_BYTES, NVML
 from ..usage.sampler import GPUSampler, Need
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ class GPUWatchdog(LoggingConfigurable):
     ).tag(config=True)
 
     margin_bytes = Integer(
-        1 << 30,
+        DRIVERS_OWN_BYTES,
         min=0,
         help="""How far above its cap a kernel may be, in bytes, before anything is done. The driver's own contexts are
         not counted by the cap: allow some hundred MiB for each process.""",

@@ -130,7 +130,7 @@ class GPUEvents(LoggingConfigurable):
         level = self._levels.get(key)
         if level is None or level.process != lease.process:
             level = self._levels[key] = _Level(lease.process)
-        if level.rises_to(use.used_bytes / cap, self.near_cap):
+        if level.rises_to(use.used_bytes / cap, self.near_cap, passed=use.passes(cap)):
             passed = level.level == _OVER
             device = self._device(hold.uuid)
             stands = "is over" if passed else "nears"
@@ -211,12 +211,12 @@ class _Level:
     process: ProcessKey | None
     level: int = _FINE
 
-    def rises_to(self, part: float, near: float) -> bool:
-        """Note the part of its cap that it uses now; whether that is to be told."""
+    def rises_to(self, part: float, near: float, *, passed: bool) -> bool:
+        """Note the part of its cap that it uses now, and whether it has passed it; whether that is to be told."""
         thresholds = {_NEAR: near, _OVER: 1.0}
         while self.level != _FINE and part < thresholds[self.level] - _REARM:
             self.level -= 1
-        level = _OVER if part > 1.0 else _NEAR if part >= near else _FINE
+        level = _OVER if passed else _NEAR if part >= near else _FINE
         rises = level > self.level
         self.level = max(level, self.level)
         return rises

@@ -99,7 +99,7 @@ class KernelModels:
             "path": path,
             "type": session["type"] if session else None,
             "execution_state": getattr(manager, "execution_state", None),
-            "state": kernel_state(record, lease, devices),
+            "state": kernel_state(record, lease, snapshot),
             "lease_id": lease.id if lease else None,
             "request": record.request if record else None,
             "origin": record.origin.value if record and record.origin else None,

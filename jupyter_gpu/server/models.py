@@ -91,13 +91,13 @@ def queue_entries(waiting: Sequence[Lease], server: ProcessKey) -> list[JSON]:
     ]
 
 
-def kernel_state(record: KernelRecord | None, lease: Lease | None, devices: Sequence[JSON]) -> str:
+def kernel_state(record: KernelRecord | None, lease: Lease | None, snapshot: Snapshot) -> str:
     """One word for a kernel: the worst that is the case."""
     if record is not None and record.state in ("starting", "waiting"):
         return record.state
-    if any(device["lost"] for device in devices):
+    if lease is not None and any(snapshot.is_lost(hold.uuid) for hold in lease.holds):
         return "lost"
-    if any(_is_over(device["used_bytes"], device["cap_bytes"]) for device in devices):
+    if lease is not None and snapshot.passes_cap(lease):
         return "over-cap"
     if record is not None and record.state == "problem":
         return "problem"
@@ -171,13 +171,15 @@ _TOLD = frozenset(
 
 
 def _lease_model(lease: Lease, hold: LeaseHold, snapshot: Snapshot) -> JSON:
-    use = snapshot.uses.get((lease.id, hold.uuid), _NO_USE)
+    key = (lease.id, hold.uuid)
+    use, cap = snapshot.uses.get(key, _NO_USE), snapshot.caps.get(key)
     return {
         "lease_id": lease.id,
         "kind": hold.hold.value,
         "memory_bytes": hold.bytes,
-        "cap_bytes": snapshot.caps.get((lease.id, hold.uuid)),
+        "cap_bytes": cap,
         "used_bytes": use.used_bytes,
+        "over_cap": use.passes(cap),
         "owner": {
             "kind": lease.owner.kind,
             "kernel_id": lease.owner.kernel_id,
@@ -212,7 +214,3 @@ def _kernel_device_model(lease: Lease, hold: LeaseHold, device: Device | None, s
         "lost": snapshot.is_lost(hold.uuid),
         "reasons": reasons,
     }
-
-
-def _is_over(used: int | None, cap: int | None) -> bool:
-    return used is not None and cap is not None and used > cap

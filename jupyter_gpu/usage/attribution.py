@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from .accounts import LeaseAccount
 
 ACCOUNT, NVML, DEVICE = "account", "nvml", "device"
+DRIVERS_OWN_BYTES = 1 << 30
+"""So far above its cap a lease may be by the driver's figures without anybody having passed it."""
 
 _HIDDEN_REASON = (
     "The driver's processes on this GPU cannot be found here, as in a container that has its own pids; start it with "
@@ -54,6 +56,18 @@ class LeaseUse(NamedTuple):
     """Whether the account counts what is allocated: the device is simulated, or a cap is held to in some process."""
     reasons: Mapping[str, str] = {}
     """Why a field is `None`, by the field's name."""
+
+    def passes(self, cap_bytes: int | None) -> bool:
+        """Whether it is more than the cap, apart from what the driver takes for itself in every process.
+
+        What the account counts is known to the byte. The driver's figures have its own contexts and modules in them,
+        and nobody is above a cap because of those.
+        """
+        if self.used_bytes is None or cap_bytes is None:
+            return False
+        if self.counted and self.account is not None and self.account.used + self.account.overhead > cap_bytes:
+            return True
+        return self.source != ACCOUNT and self.used_bytes > cap_bytes + DRIVERS_OWN_BYTES
 
 
 NO_REASONS: Mapping[str, str] = {}

@@ -119,6 +119,11 @@ class Snapshot:
         """Whether this server answers for the lease."""
         return lease.asker == self.process
 
+    def passes_cap(self, lease: Lease) -> bool:
+        """Whether a lease uses more than its cap of any of its devices."""
+        keys = [(lease.id, hold.uuid) for hold in lease.holds]
+        return any(key in self.uses and self.uses[key].passes(self.caps.get(key)) for key in keys)
+
     def is_lost(self, uuid: str) -> bool:
         """Whether a device does not answer any more, or has gone while the driver still shows others."""
         usage = self.survey.usage.get(uuid)

@@ -15,8 +15,9 @@ from observation import Eyes, Processes, take_lease
 
 from jupyter_gpu.devices.processes import ProcessKey, process_key
 from jupyter_gpu.host import GPUHost
+from jupyter_gpu.limits.account_file import AccountDevice
 from jupyter_gpu.server.models import devices_model
-from jupyter_gpu.usage.attribution import LeaseUse
+from jupyter_gpu.usage.attribution import ACCOUNT, NVML, LeaseUse
 from jupyter_gpu.usage.snapshot import Snapshot
 
 GIB = 1 << 30
@@ -456,3 +457,30 @@ def test_sixty_four_kernels_on_eight_gpus_are_told_apart(tmp_path: Path, eyes: L
     finally:
         host.close()
         crowd.close()
+
+
+class TestPassingTheCap:
+    """Nobody is above a cap because of what the driver takes for itself."""
+
+    CAP = 4 * GIB
+
+    def use(self, used: int, source: str = NVML, counted: int | None = None, overhead: int = 0) -> LeaseUse:
+        account = None
+        if counted is not None:
+            account = AccountDevice("GPU-1", self.CAP, 40 * GIB, counted, counted, 0, 0, 0, overhead, 0)
+        return LeaseUse(used, source, account=account, counted=counted is not None)
+
+    def test_what_is_counted_is_known_to_the_byte(self) -> None:
+        assert not self.use(self.CAP, ACCOUNT, counted=self.CAP).passes(self.CAP)
+        assert self.use(self.CAP + 1, ACCOUNT, counted=self.CAP + 1).passes(self.CAP)
+        assert self.use(self.CAP, NVML, counted=self.CAP - GIB, overhead=GIB + 1).passes(self.CAP)
+
+    def test_the_drivers_figures_have_contexts_in_them(self) -> None:
+        assert not self.use(self.CAP + GIB).passes(self.CAP)
+        assert self.use(self.CAP + GIB + 1).passes(self.CAP)
+        assert not self.use(self.CAP + GIB, counted=self.CAP).passes(self.CAP)
+        assert self.use(self.CAP + GIB + 1, counted=GIB).passes(self.CAP)  # something went past the account
+
+    def test_who_has_no_cap_or_is_not_seen_passes_none(self) -> None:
+        assert not self.use(40 * GIB).passes(None)
+        assert not LeaseUse().passes(self.CAP)
