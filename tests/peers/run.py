@@ -45,6 +45,7 @@ import sqlite3, sys
 from pathlib import Path
 from jupyter_gpu.leases.ledger import Ledger
 ledger = Ledger(Path(sys.argv[1]))
+ledger.drop_dead()
 left = len(ledger.leases())
 [[taken]] = sqlite3.connect(ledger.store.path).execute("SELECT total(seq) FROM sqlite_sequence WHERE name = 'leases'")
 print(int(taken), left)
@@ -284,7 +285,7 @@ def _written(outcomes: dict[tuple[str, str], Outcome], versions: dict[str, str])
         (
             f"Written by `tests/peers/run.py` on Python {platform.python_version()}, {platform.system()} "
             f"{platform.machine()}. Leases are those that the tests' kernels took, and what is left of them in the "
-            "ledger once the tests have ended."
+            "ledger of processes that still live once the tests have ended."
         ),
         "",
         "| tests of | run | passed | failed | skipped | at the second try | leases taken | left |",
