@@ -1,6 +1,7 @@
 import { TranslationBundle } from '@jupyterlab/translation';
 
 import { pairOfAmounts } from './amount';
+import { nearsCap } from './cap';
 import { IKernel } from './rest';
 
 /** What a few words can say of a kernel's GPU. */
@@ -54,22 +55,16 @@ export function kernelSummary(
 }
 
 function toneOf(
-  { devices }: IKernel,
+  { devices, state }: IKernel,
   nearCap_percent: number
 ): IKernelSummary['tone'] {
-  let tone: IKernelSummary['tone'] = 'plain';
-  for (const { used_bytes, cap_bytes } of devices) {
-    if (used_bytes === null || cap_bytes === null) {
-      continue;
-    }
-    if (used_bytes > cap_bytes) {
-      return 'over';
-    }
-    if (100 * used_bytes >= nearCap_percent * cap_bytes) {
-      tone = 'near';
-    }
+  if (state === 'over-cap') {
+    return 'over';
   }
-  return tone;
+  const isNear = devices.some(({ used_bytes, cap_bytes }) =>
+    nearsCap(used_bytes, cap_bytes, nearCap_percent)
+  );
+  return isNear ? 'near' : 'plain';
 }
 
 function total(numbers: readonly (number | null)[]): number | null {

@@ -4,6 +4,7 @@
  * Rows and segments that did not change stay the same objects, so that a view can leave alone what shows them.
  */
 
+import { nearsCap } from './cap';
 import { LeaseColours } from './colours';
 import {
   Hold,
@@ -294,7 +295,12 @@ export class Overviews {
       isCommand: owner.kind === 'command',
       pid: owner.pid,
       colour: this._colours.of(lease.lease_id),
-      condition: conditionOn(device, kernel, used, cap, view.nearCap_percent),
+      condition: conditionOn(
+        device,
+        kernel,
+        lease.over_cap,
+        nearsCap(used, cap, view.nearCap_percent)
+      ),
       hold: lease.kind,
       reserved_bytes: lease.memory_bytes,
       cap_bytes: cap,
@@ -388,17 +394,16 @@ function haveSameFields<T extends object>(a: T, b: T): boolean {
 function conditionOn(
   device: IDevice,
   kernel: IKernel | null,
-  used: number | null,
-  cap: number | null,
-  nearCap_percent: number
+  isOver: boolean,
+  isNear: boolean
 ): Condition {
   if (device.lost || kernel?.state === 'lost') {
     return 'lost';
   }
-  if (used !== null && cap !== null && used > cap) {
+  if (isOver) {
     return 'over-cap';
   }
-  if (used !== null && cap !== null && 100 * used >= nearCap_percent * cap) {
+  if (isNear) {
     return 'near-cap';
   }
   return kernel ? plainCondition(kernel) : 'elsewhere';

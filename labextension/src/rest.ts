@@ -74,6 +74,8 @@ export interface ILease {
   readonly memory_bytes: number | null;
   readonly cap_bytes: number | null;
   readonly used_bytes: number | null;
+  /** Whether it uses more than its cap, the driver's own contexts aside. */
+  readonly over_cap: boolean;
   readonly owner: ILeaseOwner;
 }
 

@@ -290,6 +290,7 @@ class Fleet:
             "memory_bytes": kernel.size if kernel.hold == "reserved" else None,
             "cap_bytes": self._cap(kernel),
             "used_bytes": kernel.used(self.tick),
+            "over_cap": kernel.used(self.tick) > self._cap(kernel),
             "owner": owner,
         }
 

@@ -12,6 +12,7 @@ function lease(id: string, change: Partial<ILease> = {}): ILease {
     memory_bytes: 8 * GIB,
     cap_bytes: 8 * GIB,
     used_bytes: 2 * GIB,
+    over_cap: false,
     owner: {
       kind: 'kernel',
       kernel_id: id,
@@ -98,8 +99,10 @@ describe('Overviews', () => {
     expect(next(using('a', 7.1 * GIB))).toBe('idle');
     expect(next(using('a', 7.2 * GIB))).toBe('near-cap');
     expect(next(using('a', 8 * GIB))).toBe('near-cap');
-    expect(next(using('a', 8 * GIB + 1))).toBe('over-cap');
-    expect(next(using('a', 9 * GIB), { ...gpu, lost: true })).toBe('lost');
+    const over = device('0', { leases: [lease('a', { over_cap: true })] });
+    expect(next(using('a', 8 * GIB + 1))).toBe('near-cap');
+    expect(next(using('a', 8 * GIB + 1), over)).toBe('over-cap');
+    expect(next(using('a', 9 * GIB), { ...over, lost: true })).toBe('lost');
   });
 
   it('takes what it does not know for unknown, not for nothing', () => {
@@ -172,7 +175,7 @@ describe('Overviews', () => {
 
   it('puts kernels in the order that was asked for, and those in trouble on top otherwise', () => {
     const gpu = device('0', {
-      leases: [lease('a'), lease('b'), lease('c')]
+      leases: [lease('a'), lease('b', { over_cap: true }), lease('c')]
     });
     const known = facts(
       [gpu],
