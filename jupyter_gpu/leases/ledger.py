@@ -12,23 +12,23 @@ from __future__ import annotations
 
 import contextlib
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ..devices.processes import ProcessKey, any_newborn, process_key, processes_with
+from .holdings import device_states
 from .kinship import Kinship
 from .lease import Ask, Lease, LeaseState, Owner, Refusal
 from .placement import DeviceState, LeaseHold, Unplaced, place
 from .recollection import Recollection
 from .request import DeviceChoice, GPURequest, Hold, RequestError
 from .store import LeaseGone, LedgerError, LedgerStore
-from .survey import LEASE_VARIABLE, Survey, Taken, taken
+from .survey import LEASE_VARIABLE, Survey, taken
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from ..devices.device import Device, DeviceUsage
 
 __all__ = ["LeaseGone", "Ledger", "LedgerError"]
 
@@ -300,69 +300,6 @@ class Ledger:
         roots = {lease.id: (lease.process,) if lease.process else () for lease in held}
         in_use = taken(survey, roots, self._accounted(held) if self._accounted else {})
         return device_states([lease for lease in held if lease != apart_from], survey, in_use)
-
-
-def device_states(held: Sequence[Lease], survey: Survey, in_use: Mapping[str, Taken]) -> list[DeviceState]:
-    """The devices of a survey with what `held` leases hold of them, and with what is in use, by UUID."""
-    holdings = Holdings.of(held)
-    return [
-        holdings.get(device.uuid, NOTHING_HELD).state(
-            device, survey.usage.get(device.uuid), in_use.get(device.uuid, NOTHING_TAKEN)
-        )
-        for device in survey.inventory.devices
-    ]
-
-
-@dataclass(frozen=True, slots=True)
-class Holdings:
-    """What leases hold of one device."""
-
-    reserved_bytes: int = 0
-    whole: bool = False
-    by_lease: tuple[tuple[str, int], ...] = ()
-    """Each lease's id and what it has reserved, in bytes."""
-    holders: tuple[str, ...] = ()
-    """Their names, for people."""
-
-    @classmethod
-    def of(cls, held: Sequence[Lease]) -> dict[str, Holdings]:
-        """What `held` leases hold of each device, by UUID."""
-        on_device: dict[str, list[tuple[Lease, LeaseHold]]] = {}
-        for lease in held:
-            for hold in lease.holds:
-                on_device.setdefault(hold.uuid, []).append((lease, hold))
-        return {
-            uuid: cls(
-                reserved_bytes=sum(hold.bytes or 0 for _, hold in holds),
-                whole=any(hold.hold is Hold.WHOLE for _, hold in holds),
-                by_lease=tuple((lease.id, hold.bytes or 0) for lease, hold in holds),
-                holders=tuple(lease.owner.label for lease, _ in holds),
-            )
-            for uuid, holds in on_device.items()
-        }
-
-    def state(self, device: Device, usage: DeviceUsage | None, use: Taken) -> DeviceState:
-        """The device with this and with what is in use."""
-        unreserved_use = 0
-        for lease_id, reserved in self.by_lease:
-            size = use.by_lease.get(lease_id, 0)
-            if size > reserved:
-                unreserved_use += size - reserved
-        return DeviceState(
-            device,
-            reserved_bytes=self.reserved_bytes,
-            foreign_bytes=use.foreign_bytes,
-            unreserved_use_bytes=unreserved_use,
-            lease_count=len(self.by_lease),
-            whole=self.whole,
-            utilization_percent=usage.utilization_percent if usage is not None else None,
-            holders=self.holders,
-            lost=usage is not None and usage.lost,
-        )
-
-
-NOTHING_HELD = Holdings()
-NOTHING_TAKEN = Taken()
 
 
 class _Queue:

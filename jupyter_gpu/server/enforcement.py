@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -13,11 +12,11 @@ from traitlets.config import LoggingConfigurable
 
 from ..devices.amount import readable_amount
 from ..host import GPUHost
-from ..leases.request import GPURequest, Hold, RequestError
 from ..limits.overhead import NO_OVERHEAD
 from ..limits.watchdog import Excess, Reading, Watchdog
 from ..usage.attribution import DRIVERS_OWN_BYTES, NVML
-from ..usage.sampler import GPUSampler, Need
+from ..usage.sampler import GPUSampler
+from .capped import CappedKernels
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -73,7 +72,7 @@ class GPUWatchdog(LoggingConfigurable):
         self._overhead = overhead
         self._clock = clock
         self._watchdog = Watchdog(self.margin_bytes, self.grace_s)
-        self._need: Need | None = None
+        self._capped = CappedKernels(self.host.kernels, self.sampler, self.interval_s)
         self._tasks: set[asyncio.Task[None]] = set()
 
     @property
@@ -89,19 +88,12 @@ class GPUWatchdog(LoggingConfigurable):
         """Begin to watch; to be called on the event loop."""
         if self.reason is not None:
             return
-        loop = asyncio.get_running_loop()
-
-        def on_snapshot(snapshot: Snapshot) -> None:
-            with contextlib.suppress(RuntimeError):  # the loop has ended
-                loop.call_soon_threadsafe(self.look, snapshot)
-
-        self.sampler.listen(on_snapshot)
-        self.host.kernels.listen(self._on_kernel)
+        self.sampler.listen_on_loop(self.look)
+        self._capped.watch()
 
     def stop(self) -> None:
         """Watch no more."""
-        if self._need is not None:
-            self._need.close()
+        self._capped.close()
         for task in self._tasks:
             task.cancel()
 
@@ -153,24 +145,3 @@ class GPUWatchdog(LoggingConfigurable):
                 await ensure_async(kernels.shutdown_kernel(record.kernel_id, now=True))
         except Exception as error:  # noqa: BLE001 - it may have ended by itself meanwhile
             self.log.warning("%s could not be dealt with: %s", record.label, error)
-
-    def _on_kernel(self, _: KernelRecord, what: str) -> None:
-        """Have samples taken while there is a cap to hold somebody to, and not a moment longer."""
-        if what not in ("started", "changed", "ended"):
-            return
-        capped = any(has_cap(record) for record in self.host.kernels)
-        if capped and self._need is None:
-            self._need = self.sampler.need(self.interval_s)
-        elif not capped and self._need is not None:
-            self._need.close()
-            self._need = None
-
-
-def has_cap(record: KernelRecord) -> bool:
-    """Whether a kernel asked for a cap of its own."""
-    try:
-        request = GPURequest.parse(record.request)
-    except RequestError:
-        return False
-    memories = [choice.memory for choice in request.listed] or ([request.memory] if request.count else [])
-    return any(memory.hold is Hold.RESERVED for memory in memories)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from collections import OrderedDict
 from pathlib import Path
@@ -108,13 +107,7 @@ class GPUIdlePolicy(LoggingConfigurable):
         """Begin to look; to be called on the event loop."""
         if self.action == "off":
             return
-        loop = asyncio.get_running_loop()
-
-        def on_snapshot(snapshot: Snapshot) -> None:
-            with contextlib.suppress(RuntimeError):  # the loop has ended
-                loop.call_soon_threadsafe(self.look, snapshot)
-
-        self.sampler.listen(on_snapshot)
+        self.sampler.listen_on_loop(self.look)
         self.host.kernels.listen(self._on_kernel)
 
     def stop(self) -> None:

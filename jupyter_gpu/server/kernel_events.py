@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,14 +71,8 @@ class GPUEvents(LoggingConfigurable):
 
     def start(self) -> None:
         """Begin to listen; to be called on the event loop."""
-        loop = asyncio.get_running_loop()
-
-        def on_snapshot(snapshot: Snapshot) -> None:
-            with contextlib.suppress(RuntimeError):  # the loop has ended
-                loop.call_soon_threadsafe(self._on_snapshot, snapshot)
-
         self.host.kernels.listen(self._on_kernel)
-        self.sampler.listen(on_snapshot)
+        self.sampler.listen_on_loop(self._on_snapshot)
         if self.sample_unwatched:
             self._need = self.sampler.need()
 

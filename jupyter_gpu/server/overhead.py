@@ -12,11 +12,10 @@ from traitlets.config import LoggingConfigurable
 from ..host import GPUHost
 from ..limits.account import Account, AccountError
 from ..limits.overhead import Overhead, OverheadMeter, Sample
-from ..usage.sampler import GPUSampler, Need
-from .enforcement import has_cap
+from ..usage.sampler import GPUSampler
+from .capped import CappedKernels
 
 if TYPE_CHECKING:
-    from ..kernels import KernelRecord
     from ..leases.lease import Lease
     from ..leases.survey import Survey
     from ..usage.snapshot import Snapshot
@@ -51,7 +50,7 @@ class GPUOverhead(LoggingConfigurable):
         self._meter = OverheadMeter(self.most_per_process_bytes)
         self._lock = threading.Lock()
         self._seen: Survey | None = None
-        self._need: Need | None = None
+        self._capped = CappedKernels(self.host.kernels, self.sampler, self.interval_s)
 
     @property
     def is_active(self) -> bool:
@@ -62,12 +61,11 @@ class GPUOverhead(LoggingConfigurable):
         """Begin to measure."""
         if self.is_active:
             self.sampler.listen(self.look)
-            self.host.kernels.listen(self._on_kernel)
+            self._capped.watch()
 
     def stop(self) -> None:
         """Measure no more."""
-        if self._need is not None:
-            self._need.close()
+        self._capped.close()
 
     def overhead(self, lease_id: str, uuid: str) -> Overhead:
         """What the driver took for itself in a lease's processes on a device, as far as it is known."""
@@ -91,17 +89,6 @@ class GPUOverhead(LoggingConfigurable):
                 path = self.host.accounts.path(sample.lease_id)
                 with contextlib.suppress(AccountError), Account.open(path) as account:
                     account.set_overhead(sample.uuid, overhead_bytes)
-
-    def _on_kernel(self, _: KernelRecord, what: str) -> None:
-        """Have samples taken while a kernel has a cap of its own, and not a moment longer."""
-        if what not in ("started", "changed", "ended"):
-            return
-        capped = any(has_cap(record) for record in self.host.kernels)
-        if capped and self._need is None:
-            self._need = self.sampler.need(self.interval_s)
-        elif not capped and self._need is not None:
-            self._need.close()
-            self._need = None
 
 
 def _samples(lease: Lease, snapshot: Snapshot) -> list[Sample]:

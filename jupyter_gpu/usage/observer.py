@@ -10,8 +10,9 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
+from ..leases.holdings import Holdings
 from ..leases.lease import Lease, LeaseState
-from ..leases.ledger import Holdings, LedgerError
+from ..leases.ledger import LedgerError
 from .accounts import AccountBook
 from .attribution import attribute
 from .marks import Marks

@@ -8,6 +8,7 @@ it, clients go on to get what was seen last, with a sentence that says so, and n
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 import time
 from concurrent.futures import Future
@@ -147,6 +148,16 @@ class GPUSampler(LoggingConfigurable):
     def listen(self, listener: Callable[[Snapshot], None]) -> None:
         """Call `listener` with every snapshot, in the sampler's thread or another."""
         self._listeners.append(listener)
+
+    def listen_on_loop(self, listener: Callable[[Snapshot], None]) -> None:
+        """The same, on the event loop that runs now; for as long as it does."""
+        loop = asyncio.get_running_loop()
+
+        def on_snapshot(snapshot: Snapshot) -> None:
+            with contextlib.suppress(RuntimeError):  # the loop has ended
+                loop.call_soon_threadsafe(listener, snapshot)
+
+        self.listen(on_snapshot)
 
     def recent(self) -> Snapshot | None:
         """The last snapshot, if it is up to date; `None` if one would have to be waited for. Never blocks."""

@@ -6,14 +6,14 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
 
+from ..leases.holdings import NOTHING_HELD, NOTHING_TAKEN
 from ..leases.lease import Lease, LeaseState
-from ..leases.ledger import NOTHING_HELD, NOTHING_TAKEN
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from ..devices.processes import ProcessKey
-    from ..leases.ledger import Holdings
+    from ..leases.holdings import Holdings
     from ..leases.placement import DeviceState
     from ..leases.survey import OnDevice, Survey, Taken
     from .accounts import LeaseAccount
