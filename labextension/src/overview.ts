@@ -181,7 +181,7 @@ export class Overviews {
       ),
       unassigned: steady(
         this._last?.unassigned,
-        unassigned(facts.kernels).filter(kernel =>
+        unassigned(facts).filter(kernel =>
           matches(words, [kernel.label, kernel.path, 'cpu', kernel.condition])
         ),
         'kernelId'
@@ -450,9 +450,18 @@ function otherDevices(
   return others.map(device => device.index).join(', ');
 }
 
-function unassigned(kernels: readonly IKernel[]): IUnassigned[] {
+function unassigned({ devices, kernels }: IFacts): IUnassigned[] {
+  // A kernel that starts has its lease a moment before it knows of it.
+  const holders = new Set(
+    devices.flatMap(device => device.leases.map(l => l.owner.kernel_id))
+  );
   return kernels
-    .filter(kernel => !kernel.devices.length && kernel.state !== 'waiting')
+    .filter(
+      kernel =>
+        !kernel.devices.length &&
+        kernel.state !== 'waiting' &&
+        !holders.has(kernel.kernel_id)
+    )
     .map(kernel => ({
       kernelId: kernel.kernel_id,
       label: kernel.label,

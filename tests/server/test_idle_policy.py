@@ -68,6 +68,8 @@ class Notebook:
         client.start_channels()
         try:
             await client.wait_for_ready(timeout=TIMEOUT_S)
+            # The server may have begun to listen to the kernel too late for what it said until now.
+            await printed(client, "print()")
             yield lambda code: printed(client, code)
         finally:
             client.stop_channels()

@@ -230,6 +230,14 @@ describe('Overviews', () => {
     ]);
   });
 
+  it('shows a kernel once that has its lease before it knows of it', () => {
+    const gpu = device('0', { leases: [lease('a')] });
+    const starting = holder('a', { devices: [], state: 'starting' });
+    const overview = overviews.next(facts([gpu], [starting]), VIEW);
+    expect(overview.cards[0].rows.map(row => row.kernelId)).toEqual(['a']);
+    expect(overview.unassigned).toEqual([]);
+  });
+
   it('says what becomes of a kernel that holds memory and computes nothing', () => {
     const gpu = device('0', { leases: [lease('a')] });
     const next = (change: Partial<IKernel>) => {
