@@ -380,8 +380,9 @@ def test_no_lease_is_lost_left_or_given_twice_whoever_is_killed_when(
         assert watch.failures == []
         print(f"{dict(fleet.done)}, {watch.looks} looks at the ledger, slowest answer {watch.slowest_s:.2f} s")
         assert {fault: fleet.done[fault] for fault in PLAN} == PLAN
-        assert fleet.done["killed servers"] == PLAN["server"] + PLAN["both"] + PLAN["asking server"]
-        assert fleet.done["killed askers"] == PLAN["asker"] + PLAN["asking server"]
+        # Whose server is killed by another cycle at the wrong moment does it once more.
+        assert fleet.done["killed servers"] >= PLAN["server"] + PLAN["both"] + PLAN["asking server"]
+        assert fleet.done["killed askers"] >= PLAN["asker"] + PLAN["asking server"]
         assert fleet.done["killed kernels"] > PLAN["kernel"] // 2
 
         servers = [place.server for place in fleet.places]
