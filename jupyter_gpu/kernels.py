@@ -55,6 +55,11 @@ class KernelRecord:
     idle: IdleMark | None = None
 
     @property
+    def has_gpu(self) -> bool:
+        """Whether it has a lease for more than the CPU."""
+        return self.lease_id is not None and self.request != "cpu"
+
+    @property
     def exempt(self) -> bool:
         """Whether the idle policy leaves it alone."""
         return self.notebook_keeps if self.keep_when_idle is None else self.keep_when_idle

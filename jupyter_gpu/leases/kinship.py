@@ -15,7 +15,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from ..devices.processes import ProcessKey, environment_block, process_key, process_stat, value_in
+from ..devices.processes import ProcessKey, environment_block, pid_namespace, process_key, process_stat, value_in
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -73,7 +73,7 @@ class Kinship:
         self._epoll: select.epoll | None = None
         self._ended = self._unwatched = 0
         self._owner = os.getpid()
-        self.other_namespace = _pid_namespace() not in (None, _INITIAL_PID_NAMESPACE)
+        self.other_namespace = pid_namespace() not in (0, _INITIAL_PID_NAMESPACE)
         """Whether this process runs in a container whose pids may be other than those that the driver counts in."""
 
     def refresh(self) -> None:
@@ -236,13 +236,6 @@ def _own_name(pid: int) -> str | None:
             return None
         with open(f"/proc/{pid}/comm", encoding="utf-8", errors="replace") as file:  # noqa: PTH123
             return file.read().strip()
-    except OSError:
-        return None
-
-
-def _pid_namespace() -> int | None:
-    try:
-        return os.stat("/proc/self/ns/pid").st_ino  # noqa: PTH116 - no more than a number is wanted
     except OSError:
         return None
 

@@ -67,6 +67,11 @@ class DeviceState:
         """The largest reservation that can be granted now."""
         return 0 if self.whole else max(0, self.unreserved_bytes - self.unreserved_use_bytes)
 
+    @property
+    def available_bytes(self) -> int | None:
+        """The same for people; `None` where it is unknown, or the device is none that leases are for."""
+        return self.reservable_bytes if self.device.memory_bytes is not None and self.device.leasable else None
+
     def with_hold(self, hold: LeaseHold) -> DeviceState:
         """The state once `hold` has been granted."""
         return replace(

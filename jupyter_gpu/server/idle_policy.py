@@ -266,7 +266,7 @@ class GPUIdlePolicy(LoggingConfigurable):
 
     def _rest_or_wake(self) -> None:
         """Have samples taken while a kernel holds a GPU. One that has just been started is not looked at at once."""
-        if not any(record.lease_id and record.request != "cpu" for record in self.host.kernels):
+        if not any(record.has_gpu for record in self.host.kernels):
             self._rest()
         elif self._need is None and self._beginning is None:
             self._beginning = asyncio.get_running_loop().call_later(self.interval_s, self._wake)

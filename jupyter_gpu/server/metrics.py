@@ -167,7 +167,7 @@ class GPUMetrics(LoggingConfigurable):
     def _samples(self) -> Iterator[Sample]:
         snapshot, age_s = self.sampler.last, self.sampler.age_s
         records = list(self.host.kernels)
-        held = sum(1 for record in records if record.lease_id and record.request != "cpu")
+        held = sum(record.has_gpu for record in records)
         yield Sample("jupyter_gpu_kernels", (), held)
         if snapshot is None or age_s is None:
             return
@@ -195,12 +195,11 @@ class GPUMetrics(LoggingConfigurable):
 def _of_device(device: Device, snapshot: Snapshot) -> dict[str, float | None]:
     usage, state = snapshot.survey.usage.get(device.uuid), snapshot.states[device.uuid]
     holds = snapshot.holdings.get(device.uuid)
-    can_be_had = device.memory_bytes is not None and device.leasable
     return {
         "jupyter_gpu_device_memory_size_bytes": device.memory_bytes,
         "jupyter_gpu_device_memory_used_bytes": device_memory(usage)[0],
         "jupyter_gpu_device_memory_reserved_bytes": state.reserved_bytes,
-        "jupyter_gpu_device_memory_available_bytes": state.reservable_bytes if can_be_had else None,
+        "jupyter_gpu_device_memory_available_bytes": state.available_bytes,
         "jupyter_gpu_device_memory_foreign_bytes": state.foreign_bytes,
         "jupyter_gpu_device_utilization_ratio": _ratio(usage.utilization_percent if usage else None),
         "jupyter_gpu_device_temperature_celsius": usage.temperature_celsius if usage else None,

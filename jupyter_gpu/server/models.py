@@ -131,7 +131,7 @@ def _device_model(device: Device, leases: list[JSON], snapshot: Snapshot) -> JSO
         "power_limit_watts": usage.power_limit_watts if usage else None,
         "reasons": _reasons(usage) if usage else missing,
         "reserved_bytes": state.reserved_bytes,
-        "available_bytes": state.reservable_bytes if device.memory_bytes is not None and device.leasable else None,
+        "available_bytes": state.available_bytes,
         "foreign_bytes": state.foreign_bytes,
         "leases": leases,
         "foreign": [process._asdict() for process in snapshot.foreign_on(device.uuid)],
