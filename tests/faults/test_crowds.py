@@ -7,18 +7,17 @@ import os
 import shutil
 import socket
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
-from light_kernels import BARE, QUICK_RESTARTER, beats, install_light_kernel, processes_of
+from light_kernels import BARE, QUICK_RESTARTER, expect_unharmed, install_light_kernel, processes_of
 from live_server import LiveServer, live_server
+from until import until
 
 GIB = 1 << 30
-PATIENCE_S = 60.0
 SILENT_CLIENTS = 10
 REQUESTS_EACH = 150
 KERNELS = 200
@@ -46,19 +45,7 @@ class Host:
         for path in EVERYTHING:
             self.server.get(path)
         until(lambda: self.leases() == ["first.ipynb"])
-        first = self.kernel(self.first["kernel_id"])
-        assert [first[name] for name in ("pid", "lease_id", "state", "notices")] == [
-            self.first["pid"], self.first["lease_id"], "running", [],
-        ]  # fmt: skip
-        assert beats(self.server.root.parent / "runtime" / f"kernel-{first['kernel_id']}.json")
-
-
-def until(condition: Callable[[], Any]) -> Any:
-    end = time.monotonic() + PATIENCE_S
-    while not (result := condition()):
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.05)
-    return result
+        expect_unharmed(self.server, self.first)
 
 
 @pytest.fixture(scope="module")
@@ -79,13 +66,6 @@ def shared_host() -> Iterator[Host]:
             yield Host(server, base / "rt")
     finally:
         shutil.rmtree(base, ignore_errors=True)
-
-
-@pytest.fixture
-def host(shared_host: Host) -> Iterator[Host]:
-    shared_host.expect_well()
-    yield shared_host
-    shared_host.expect_well()
 
 
 def open_files(pid: int) -> int:

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
-from light_kernels import BARE, beats, install_light_kernel
+from light_kernels import BARE, expect_unharmed, install_light_kernel
 from live_server import LiveServer, live_server
 from nvml_stand_in import DRIVER_NOT_LOADED, UNKNOWN, VERSION_MISMATCH, NVMLStandIn
+from until import until
 
 from jupyter_gpu.devices.processes import environment_value
 
 GIB = 1 << 30
-PATIENCE_S = 60.0
 HANG_S = 10
 OPTIONS = (
     "--GPUHost.survey_timeout_s=1",
@@ -67,23 +66,11 @@ class Host:
         until(lambda: [device["lost"] for device in self.devices()] == [False] * 3)
         until(lambda: self.kernel(self.first["kernel_id"])["devices"][0]["used_bytes"] == 5 * GIB)
         assert self.problems() == []
-        first = self.kernel(self.first["kernel_id"])
-        assert [first[name] for name in ("pid", "lease_id", "state", "notices")] == [
-            self.first["pid"], self.first["lease_id"], "running", [],
-        ]  # fmt: skip
-        assert beats(self.server.root.parent / "runtime" / f"kernel-{first['kernel_id']}.json")
+        expect_unharmed(self.server, self.first)
         kernel = self.start("third")
         assert (kernel["state"], [device["uuid"] for device in kernel["devices"]]) == ("running", [self.uuids[2]])
         self.end(kernel)
         assert [device["reserved_bytes"] for device in self.devices()] == [8 * GIB, 0, 0]
-
-
-def until(condition: Callable[[], Any]) -> Any:
-    end = time.monotonic() + PATIENCE_S
-    while not (result := condition()):
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.05)
-    return result
 
 
 @pytest.fixture(scope="module")
@@ -100,13 +87,6 @@ def shared_host() -> Iterator[Host]:
             yield Host(server, driver)
     finally:
         shutil.rmtree(base, ignore_errors=True)
-
-
-@pytest.fixture
-def host(shared_host: Host) -> Iterator[Host]:
-    shared_host.expect_well()
-    yield shared_host
-    shared_host.expect_well()
 
 
 def test_a_driver_that_hangs_for_ten_seconds(host: Host) -> None:

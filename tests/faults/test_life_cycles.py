@@ -24,6 +24,7 @@ from typing import Any
 import pytest
 from light_kernels import BARE, QUICK_RESTARTER, install_light_kernel, processes_of
 from live_server import LiveServer, live_server
+from until import until
 
 from jupyter_gpu.devices.processes import ProcessKey, is_alive, process_key
 from jupyter_gpu.leases.lease import Lease, LeaseState
@@ -32,7 +33,6 @@ from jupyter_gpu.leases.request import Hold
 
 GIB = 1 << 30
 DEVICE_BYTES = 40 * GIB
-PATIENCE_S = 60.0
 SEED = 20140817
 WORKERS = 5
 ASKED_FOR = "3:all"
@@ -352,14 +352,6 @@ def is_free(server: LiveServer) -> bool:
     """Whether nobody holds or uses any GPU."""
     devices = server.get("gpu/api/devices")["devices"]
     return [(each["reserved_bytes"], each["memory_used_bytes"], each["leases"]) for each in devices] == [(0, 0, [])] * 4
-
-
-def until(condition: Callable[[], Any]) -> Any:
-    end = time.monotonic() + PATIENCE_S
-    while not (result := condition()):
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.02)
-    return result
 
 
 @pytest.mark.slow

@@ -9,29 +9,20 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import pytest
 from light_kernels import BARE, QUICK_RESTARTER, beats, install_light_kernel
 from live_server import LiveServer, live_server
+from until import PATIENCE_S, until
 
 STEP = Path(__file__).parents[1] / "native" / "clock" / "step.c"
 GPUS = {"JUPYTER_GPU_SIMULATE": "2xNVIDIA A100-SXM4-40GB:40GiB"}
 GIB = 1 << 30
 HOUR_S = 3600
 YEAR_S = 365 * 24 * HOUR_S
-PATIENCE_S = 60.0
-
-
-def until(condition: Callable[[], Any]) -> Any:
-    end = time.monotonic() + PATIENCE_S
-    while not (result := condition()):
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.05)
-    return result
 
 
 class WallClock:

@@ -6,8 +6,7 @@ import contextlib
 import json
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ import pytest
 from cuda_stand_in import GIB, MIB, UUIDS
 from live_server import LiveServer, live_server
 from nvml_stand_in import NVMLStandIn
+from until import until
 
 FAST = ("--GPUOverhead.interval_s=1.0", "--GPUWatchdog.interval_s=1.0", "--GPUWatchdog.margin_bytes=0")
 CONTEXT = 512 * MIB
@@ -72,13 +72,6 @@ def worker(kernel: Any, runtime_directory: Path) -> Iterator[Worker]:
         assert process.stdin is not None
         process.stdin.close()
         assert process.wait(60) == 0
-
-
-def until(condition: Callable[[], bool], timeout_s: float = 60) -> None:
-    end = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.1)
 
 
 def test_a_cap_is_about_what_the_driver_shows(tmp_path: Path, driver: NVMLStandIn, runtime_directory: Path) -> None:

@@ -7,8 +7,10 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import zmq
+from live_server import LiveServer
 
 from jupyter_gpu.devices.processes import ProcessKey, environment_block, process_key, value_in
 
@@ -71,3 +73,12 @@ def beats(connection_file: Path) -> bool:
     finally:
         socket.close()
         context.term()
+
+
+def expect_unharmed(server: LiveServer, before: dict[str, Any]) -> None:
+    """Fail unless a kernel runs on with the lease and the process of its model before, and nothing to complain of."""
+    now = server.get(f"gpu/api/kernels/{before['kernel_id']}")
+    assert [now[name] for name in ("pid", "lease_id", "state", "notices")] == [
+        before["pid"], before["lease_id"], "running", [],
+    ]  # fmt: skip
+    assert beats(server.root.parent / "runtime" / f"kernel-{now['kernel_id']}.json")
