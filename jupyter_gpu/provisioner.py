@@ -64,6 +64,8 @@ class GPUProvisioner(LocalProvisioner):
     _host: GPUHost | None = None
     _lease_id: str | None = None
     _launched = False
+    _restarts = _shut_down = False
+    """What the manager has asked for since the last start began."""
     _watches_restarter = False
 
     @property
@@ -78,8 +80,11 @@ class GPUProvisioner(LocalProvisioner):
         """The launch's keyword arguments, once there is a lease, with the environment that it means.
 
         Raises:
-            NotGranted: the request was refused, cancelled or waited for too long.
+            NotGranted: the request was refused, cancelled or waited for too long, or the kernel was shut down.
         """
+        outlived, self._restarts, self._shut_down = self._restarts and self._shut_down, False, False
+        if outlived:
+            raise self._was_shut_down()
         record = self._record(kwargs.get("env", os.environ))
         lease = None
         try:
@@ -100,6 +105,9 @@ class GPUProvisioner(LocalProvisioner):
         for notice in environment.notices:
             self._note(record, notice)
         variables = {**environment.variables, **await self._limit_variables(record, lease, environment.variables)}
+        if self._shut_down:
+            await self._abandon(record)
+            raise self._was_shut_down()
         magic = magic_variables(self.kernel_spec.language, variables, self.host.framework_shares)
         return {**kwargs, "env": {**variables, **magic}}
 
@@ -109,7 +117,8 @@ class GPUProvisioner(LocalProvisioner):
         layers = ["framework"] if self.kernel_spec.language.lower() == "python" else []
         try:
             variables = await self.host.limit_variables(lease, environment)
-            if lease and lease.holds and not await in_thread(self.host.accounts.path(lease.id).is_file):
+            account = self.host.accounts.path(lease.id) if lease and lease.holds and not self._shut_down else None
+            if account is not None and not await in_thread(account.is_file):
                 self._note(
                     record,
                     f"The memory cap of this kernel is not kept, because its account in {self.host.accounts.directory} "
@@ -153,8 +162,11 @@ class GPUProvisioner(LocalProvisioner):
 
     async def cleanup(self, restart: bool = False) -> None:
         """Give the lease back, unless the kernel is to be started again."""
+        self._restarts |= restart
+        self._shut_down |= not restart
         await super().cleanup(restart=restart)
         if not restart:
+            self.ports_cached = False  # they have been returned
             await self._end()
 
     def moved_to(self, lease_id: str) -> None:
@@ -336,13 +348,20 @@ class GPUProvisioner(LocalProvisioner):
     def _restarter_gave_up(self) -> None:
         self._ending = asyncio.ensure_future(self._end())
 
+    def _was_shut_down(self) -> NotGranted:
+        """Why a start goes no further: managers go on with a restart although the kernel is shut down meanwhile.
+
+        Nobody would know of the process then, nor end it.
+        """
+        return NotGranted(f"The kernel {self.kernel_id} was shut down while it was being started again.")
+
     async def _abandon(self, record: KernelRecord | None) -> None:
         """Give back all that a start took that came to nothing.
 
         A kernel that was running before keeps its ports and its lease, for another try to restart it; the ledger
-        drops the lease if there is none.
+        drops the lease if there is none. One that was shut down meanwhile has no other try.
         """
-        if self._launched:
+        if self._launched and not self._shut_down:
             if record is not None:
                 record.state, record.wanted = "problem", None
             return

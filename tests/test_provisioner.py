@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -222,6 +223,47 @@ async def test_a_start_that_fails_before_the_process_leaves_no_lease_and_no_port
         await made.start_kernel()
     assert host.leases_now() == []
     assert LocalPortCache.instance().currently_used_ports == ports
+
+
+@pytest.mark.parametrize("amid", ["its end", "its start"])
+async def test_a_kernel_that_is_shut_down_amid_a_restart_does_not_come_back(
+    host: GPUHost, amid: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ports = set(LocalPortCache.instance().currently_used_ports)
+    made = manager(env={"JUPYTER_GPU": "1:all"})
+    await made.start_kernel()
+    reached, go_on = asyncio.Event(), asyncio.Event()
+
+    def held_up(method: Any) -> Any:
+        async def step(*args: Any, **kwargs: Any) -> Any:
+            result = await method(*args, **kwargs)
+            if not reached.is_set():
+                reached.set()
+                await go_on.wait()
+            return result
+
+        return step
+
+    if amid == "its end":
+        place = (made.provisioner, "cleanup")
+        go_on.set()  # The manager rests a moment after it.
+    else:
+        place = (host, "limit_variables")
+    monkeypatch.setattr(*place, held_up(getattr(*place)))
+    restart = asyncio.ensure_future(made.restart_kernel(now=True))
+    await reached.wait()
+    # The manager trips over two things being done at once.
+    with contextlib.suppress(asyncio.InvalidStateError):
+        await made.shutdown_kernel(now=True)
+    go_on.set()
+    with pytest.raises((NotGranted, asyncio.InvalidStateError)) as error:
+        await restart
+    causes = f"{error.value} {error.value.__context__}"
+    assert f"The kernel {made.kernel_id} was shut down while it was being started again." in causes
+    assert not made.has_kernel
+    assert (host.leases_now(), list(host.kernels)) == ([], [])
+    assert LocalPortCache.instance().currently_used_ports == ports
+    assert not Path(made.connection_file).exists()
 
 
 async def test_ports_go_back_with_the_kernel(host: GPUHost) -> None:
