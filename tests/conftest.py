@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 from jupyter_client.provisioning.factory import KernelProvisionerFactory
@@ -17,6 +19,7 @@ pytest_plugins = ["pytest_jupyter.jupyter_server"]
 
 FOUR_GPUS = "4xNVIDIA A100-SXM4-40GB:40GiB"
 GIB = 1 << 30
+ANSWER_TIMEOUT_S = 60
 
 
 @pytest.fixture(autouse=True)
@@ -54,6 +57,12 @@ def fresh_singletons() -> Iterator[None]:
 def host(simulated_gpus: str, fresh_singletons: None) -> GPUHost:
     """This process's host, on four simulated GPUs."""
     return GPUHost.instance()
+
+
+@pytest.fixture
+def jp_fetch(jp_fetch: Callable[..., Any]) -> Callable[..., Any]:
+    """Ask the server, as patiently as a busy machine needs it: a kernel may start before it answers."""
+    return partial(jp_fetch, request_timeout=ANSWER_TIMEOUT_S)
 
 
 @pytest.fixture

@@ -26,7 +26,7 @@ from light_kernels import BARE, QUICK_RESTARTER, install_light_kernel, processes
 from live_server import LiveServer, live_server
 from until import until
 
-from jupyter_gpu.devices.processes import ProcessKey, is_alive, process_key
+from jupyter_gpu.devices.processes import ProcessKey, is_alive, process_key, processes_with
 from jupyter_gpu.leases.lease import Lease, LeaseState
 from jupyter_gpu.leases.ledger import Ledger
 from jupyter_gpu.leases.request import Hold
@@ -40,6 +40,8 @@ ASKED_FOR = "3:all"
 REQUESTS = {"shared": "auto", "reserved": "auto:6GiB", "first": "0:9GiB", "pair": "0:2GiB,1:16GiB", "whole": "2:all"}
 PLAN = Counter({"nothing": 172, "kernel": 108, "asker": 8, "asking server": 2, "server": 5, "both": 5})
 REAL = "python3"
+SERVER = "CYCLES_SERVER"
+"""The variable that all processes of a server have, each with the server's root directory."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,7 @@ class Place:
 
     def _start(self) -> LiveServer:
         root = self._directory / f"{self._name}{next(self._numbers)}"
-        return self._stack.enter_context(live_server(root, *QUICK_RESTARTER, *BARE))
+        return self._stack.enter_context(live_server(root, *QUICK_RESTARTER, *BARE, environment={SERVER: str(root)}))
 
     def kill(self, and_then: Callable[[LiveServer], None]) -> None:
         """Kill the server, see to what it leaves, and have another take its place."""
@@ -296,9 +298,17 @@ class Fleet:
 
     def _see_to_orphans(self, server: LiveServer) -> None:
         """Kill the kernels that a killed server left. The watch has seen to it that they kept their leases so far."""
-        for key in [key for key, _, path in processes_of(self.ledger.store.directory) if f"{server.root}/" in path]:
-            if self._strike(key):
-                self.count("killed orphans")
+
+        def none_is_left() -> bool:
+            # One that was about to become a kernel's process is none yet.
+            kernels = {key for key, _, _ in processes_of(self.ledger.store.directory)}
+            left = processes_with(SERVER, str(server.root))
+            for key in kernels.intersection(left):
+                if self._strike(key):
+                    self.count("killed orphans")
+            return not left
+
+        until(none_is_left)
 
     def _kill_asker(self, server: LiveServer, cycle: Cycle) -> None:
         """Kill a command that waits for what the cycle's kernel holds."""

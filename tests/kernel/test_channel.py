@@ -60,7 +60,7 @@ def start(server: Any, jp_fetch: Callable[..., Any]) -> Iterator[Callable[..., A
 
     async def started(path: str = "work.ipynb", kernel: str = "python3") -> Notebook:
         body = {"path": path, "name": path, "type": "notebook", "kernel": {"name": kernel}}
-        answer = await jp_fetch("api/sessions", method="POST", body=json.dumps(body), request_timeout=60)
+        answer = await jp_fetch("api/sessions", method="POST", body=json.dumps(body))
         kernel_id = json.loads(answer.body)["kernel"]["id"]
         client = server.kernel_manager.get_kernel(kernel_id).client()
         client.start_channels()
@@ -149,7 +149,7 @@ class TestUseInPlace:
         notebook = await start(kernel="python3-gpu0")
         await notebook.run("%gpu use 3:4GiB")
         [lease] = held(host())
-        await jp_fetch(f"api/kernels/{notebook.kernel_id}/restart", method="POST", body="{}", request_timeout=60)
+        await jp_fetch(f"api/kernels/{notebook.kernel_id}/restart", method="POST", body="{}")
         await notebook.client.wait_for_ready(timeout=TIMEOUT_S)
         assert [each.request for each in held(host())] == ["3:4GiB"]
         assert "GPU 3" in (await notebook.run("%gpu")).text

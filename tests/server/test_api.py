@@ -63,7 +63,7 @@ class API:
 
     async def start(self, path: str, kernel: str = "python3") -> dict[str, Any]:
         body = {"path": path, "name": Path(path).name, "type": "notebook", "kernel": {"name": kernel}}
-        answer = await self._fetch("api/sessions", method="POST", body=json.dumps(body), request_timeout=60)
+        answer = await self._fetch("api/sessions", method="POST", body=json.dumps(body))
         return dict(json.loads(answer.body))
 
     async def shut_down(self, session: dict[str, Any]) -> None:
@@ -203,7 +203,7 @@ async def test_a_session_that_changes_its_kernel_hands_a_whole_gpu_over(api: API
     GPUHost.instance().default_request = "1:all"
     GPUHost.instance().default_policy = "wait"
     body = json.dumps({"kernel": {"name": "python3"}})
-    answer = await jp_fetch(f"api/sessions/{session['id']}", method="PATCH", body=body, request_timeout=30)
+    answer = await jp_fetch(f"api/sessions/{session['id']}", method="PATCH", body=body)
     after = json.loads(answer.body)
     assert after["kernel"]["id"] != session["kernel"]["id"]
     [lease] = (await api.get("devices"))["devices"][1]["leases"]

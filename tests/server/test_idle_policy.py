@@ -62,17 +62,26 @@ class Notebook:
         content = {"cells": [], "metadata": {"jupyter_gpu": metadata}, "nbformat": 4, "nbformat_minor": 5}
         (self._root / path).write_text(json.dumps(content))
         body = {"path": path, "name": path, "type": "notebook", "kernel": {"name": "python3"}}
-        answer = await self._fetch("api/sessions", method="POST", body=json.dumps(body), request_timeout=TIMEOUT_S)
+        answer = await self._fetch("api/sessions", method="POST", body=json.dumps(body))
         self.session = json.loads(answer.body)
-        client = self._server.kernel_manager.get_kernel(self.kernel_id).client()
-        client.start_channels()
+        self._client = self._server.kernel_manager.get_kernel(self.kernel_id).client()
+        self._client.start_channels()
         try:
-            await client.wait_for_ready(timeout=TIMEOUT_S)
-            # The server may have begun to listen to the kernel too late for what it said until now.
-            await printed(client, "print()")
-            yield lambda code: printed(client, code)
+            await self._until_ready()
+            yield lambda code: printed(self._client, code)
         finally:
-            client.stop_channels()
+            self._client.stop_channels()
+
+    async def _until_ready(self) -> None:
+        await self._client.wait_for_ready(timeout=TIMEOUT_S)
+        # The server may have begun to listen to the kernel too late for what it said until now.
+        await printed(self._client, "print()")
+
+    async def restart(self) -> None:
+        """Have the kernel's process replaced."""
+        restart = f"api/kernels/{self.kernel_id}/restart"
+        await self._fetch(restart, method="POST", body="")
+        await self._until_ready()
 
     @property
     def kernel_id(self) -> str:
@@ -207,18 +216,16 @@ class TestGrace:
             assert again["idle"]["action_at"] > warned["idle"]["action_at"]
 
     async def test_an_exemption_counts_at_once_and_until_it_is_taken_back(
-        self, told: Events, notebook: Notebook, jp_fetch: Callable[..., Any]
+        self, told: Events, notebook: Notebook
     ) -> None:
-        async with notebook.open(request="1:8GiB") as run:
+        async with notebook.open(request="1:8GiB"):
             await notebook.until(lambda kernel: kernel["idle"] and kernel["idle"]["action_at"])
             kept = await notebook.patch(keep_when_idle=True)
             assert (kept["applied"], kept["message"]) == ("now", "a.ipynb is kept though idle.")
             assert (kept["idle"]["exempt"], kept["idle"]["action_at"]) == (True, None)
             await until(lambda: len(told) >= 2)
             assert told[1]["message"] == "a.ipynb is to be kept though idle: nothing is done about it."
-            restart = f"api/kernels/{notebook.kernel_id}/restart"
-            await jp_fetch(restart, method="POST", body="", request_timeout=TIMEOUT_S)
-            await run("1")  # without a message the server goes on to take it for starting
+            await notebook.restart()
             after = await notebook.until(lambda kernel: kernel["idle"])
             assert (after["idle"]["exempt"], after["idle"]["action_at"]) == (True, None)
             both = await notebook.patch(keep_when_idle=False, request="1:4GiB")
@@ -261,9 +268,7 @@ class TestDowngrade:
             devices = json.loads((await jp_fetch("gpu", "api", "devices")).body)["devices"]
             assert devices[1]["available_bytes"] == 38 * GIB
             assert await run("print(block.size)") == f"{2 * GIB}\n"
-            await jp_fetch(
-                f"api/kernels/{notebook.kernel_id}/restart", method="POST", body="", request_timeout=TIMEOUT_S
-            )
+            await notebook.restart()
             assert (await notebook.kernel())["request"] == request_text
 
     async def test_a_kernel_that_shares_has_nothing_to_lose_and_is_only_marked(
@@ -301,11 +306,11 @@ class TestSamples:
             assert policy_of(jp_serverapp)._beginning is None
             await run("%gpu use 1")
             await until(lambda: sampler._needs)
-        await jp_fetch(f"api/sessions/{notebook.session['id']}", method="DELETE", request_timeout=TIMEOUT_S)
+        await jp_fetch(f"api/sessions/{notebook.session['id']}", method="DELETE")
         await until(lambda: not sampler._needs)
         async with notebook.open("a.ipynb", request="1"):
             await until(lambda: sampler._needs)
-        await jp_fetch(f"api/sessions/{notebook.session['id']}", method="DELETE", request_timeout=TIMEOUT_S)
+        await jp_fetch(f"api/sessions/{notebook.session['id']}", method="DELETE")
         await until(lambda: not sampler._needs)
 
 

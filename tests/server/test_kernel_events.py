@@ -47,7 +47,7 @@ class Notebooks:
 
     async def start(self, path: str, kernel: str = "python3-gpu1") -> dict[str, Any]:
         body = {"path": path, "name": path, "type": "notebook", "kernel": {"name": kernel}}
-        answer = await self.fetch("api/sessions", method="POST", body=json.dumps(body), request_timeout=60)
+        answer = await self.fetch("api/sessions", method="POST", body=json.dumps(body))
         return dict(json.loads(answer.body))
 
     async def run(self, session: dict[str, Any], code: str) -> None:
@@ -158,7 +158,7 @@ async def test_a_kernel_that_is_shut_down_or_restarted_has_lost_nothing(
     session = await notebooks.start("a.ipynb")
     await notebooks.watch_until(lambda: True)
     restart = f"api/kernels/{session['kernel']['id']}/restart"
-    await notebooks.fetch(restart, method="POST", body="", request_timeout=60)
+    await notebooks.fetch(restart, method="POST", body="")
     await _after_samples(notebooks, 12)
     await notebooks.fetch(f"api/sessions/{session['id']}", method="DELETE")
     await _after_samples(notebooks, 12)

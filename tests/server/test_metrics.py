@@ -70,7 +70,7 @@ class TestOnAServer:
         self, scrape: Callable[[], Any], jp_fetch: Callable[..., Any], jp_serverapp: Any
     ) -> None:
         body = {"path": "a.ipynb", "name": "a.ipynb", "type": "notebook", "kernel": {"name": "python3-gpu1"}}
-        answer = await jp_fetch("api/sessions", method="POST", body=json.dumps(body), request_timeout=TIMEOUT_S)
+        answer = await jp_fetch("api/sessions", method="POST", body=json.dumps(body))
         session = json.loads(answer.body)
         kernel_id = session["kernel"]["id"]
         change = json.dumps({"request": "1:8GiB"})
@@ -97,7 +97,7 @@ class TestOnAServer:
         assert (figures["jupyter_gpu_devices"], figures["jupyter_gpu_kernels"]) == ({(): 4}, {(): 1})
         assert figures["jupyter_gpu_waiting_requests"] == {(): 0}
 
-        await jp_fetch(f"api/sessions/{session['id']}", method="DELETE", request_timeout=TIMEOUT_S)
+        await jp_fetch(f"api/sessions/{session['id']}", method="DELETE")
         after = await scrape()
         assert not after.keys() & KERNEL_GAUGES.keys()
         assert after["jupyter_gpu_kernels"] == {(): 0}

@@ -61,7 +61,7 @@ class Client:
     async def start(self, kernel: str = "python3-gpu1", path: str = "a.ipynb") -> tuple[str, Any]:
         """A kernel's id, and a client that runs code in it."""
         body = {"path": path, "name": path, "type": "notebook", "kernel": {"name": kernel}}
-        answer = await self._fetch("api/sessions", method="POST", body=json.dumps(body), request_timeout=60)
+        answer = await self._fetch("api/sessions", method="POST", body=json.dumps(body))
         kernel_id = json.loads(answer.body)["kernel"]["id"]
         client = self._server.kernel_manager.get_kernel(kernel_id).client()
         client.start_channels()
@@ -125,7 +125,7 @@ async def test_a_peak_begins_anew_when_the_kernel_is_restarted(client: Client, j
     try:
         await printed(code, _HOLDS.format(amount="3GiB"))
         await client.until(ask, lambda kernel: kernel["devices"][0]["peak_bytes"] == 3 * GIB)
-        await jp_fetch(f"api/kernels/{kernel_id}/restart", method="POST", body="", request_timeout=60)
+        await jp_fetch(f"api/kernels/{kernel_id}/restart", method="POST", body="")
         kernel = await client.until(ask, lambda kernel: kernel["devices"][0]["used_bytes"] == 0)
         assert kernel["devices"][0]["peak_bytes"] == 0
     finally:
