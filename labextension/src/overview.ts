@@ -15,7 +15,7 @@ import {
   ILease,
   IQueueEntry
 } from './rest';
-import { SPARKLINE, stepAt } from './sparkline';
+import { edgeAt, SPARKLINE } from './sparkline';
 
 /** How a kernel is doing on a device, the worst first. */
 export type Condition =
@@ -86,8 +86,8 @@ export interface ICard {
   readonly rows: readonly IRow[];
   /** Rows that the filter hides. */
   readonly hiddenRows: number;
-  /** The step of time that its lines end with. */
-  readonly end: number;
+  /** The moment that its lines end with. */
+  readonly end_s: number;
 }
 
 /** A kernel of this server that holds no GPU. */
@@ -131,8 +131,11 @@ export interface IView {
   readonly isSeen: (uuid: string) => boolean;
 }
 
-/** Cards that are not on the screen are brought up to date once in so many steps of time. */
-const UNSEEN_STEPS = 4;
+/** Cards that are not on the screen are brought up to date so rarely, and each at its own pace. */
+const UNSEEN_S = 20;
+
+/** By so much later than the lines of one card those of the next move on. */
+const PHASE_S = 1;
 
 /** What memory nobody accounts for is too little to show, as a share of the device's. */
 const NEGLIGIBLE = 0.005;
@@ -163,7 +166,7 @@ export class Overviews {
     const cards = facts.devices.flatMap(
       (device, place) =>
         this._unseen(device, place, facts.time, kernels, view) ??
-        this._card(device, facts, kernels, view, words)
+        this._card(device, place, facts, kernels, view, words)
     );
     this._colours.keep(
       facts.devices.flatMap(device => device.leases.map(l => l.lease_id))
@@ -217,18 +220,16 @@ export class Overviews {
         kernels.has(owner.kernel_id ?? '') ? `${lease_id}+` : lease_id
       )
     ].join(' ');
-    const step = stepAt(time, SPARKLINE);
     const before = this._drawn.get(device.uuid);
-    const isDue = (step + place) % UNSEEN_STEPS === 0 && before?.step !== step;
     if (
       before?.structure === structure &&
-      !isDue &&
+      time - before.time < UNSEEN_S + place &&
       !view.isSeen(device.uuid)
     ) {
       const card = this._cardOf(device.uuid);
       return card ? [card] : [];
     }
-    this._drawn.set(device.uuid, { structure, step });
+    this._drawn.set(device.uuid, { structure, time });
     return null;
   }
 
@@ -238,6 +239,7 @@ export class Overviews {
 
   private _card(
     device: IDevice,
+    place: number,
     facts: IFacts,
     kernels: ReadonlyMap<string, IKernel>,
     view: IView,
@@ -268,7 +270,7 @@ export class Overviews {
         segments: steady(before?.segments, this._segments(device), 'key'),
         rows: steady(before?.rows, ordered(rows, view.order), 'key'),
         hiddenRows: all.length - rows.length,
-        end: stepAt(facts.time, SPARKLINE)
+        end_s: edgeAt(facts.time, SPARKLINE, PHASE_S * place)
       }
     ];
   }
@@ -353,7 +355,7 @@ export class Overviews {
 
   private readonly _drawn = new Map<
     string,
-    { readonly structure: string; readonly step: number }
+    { readonly structure: string; readonly time: number }
   >();
   private _last: IOverview | null = null;
 }

@@ -10,6 +10,9 @@ import { kernelSummary } from './kernelSummary';
 import { IKernel } from './rest';
 import { CommandIDs, IGPUModel } from './tokens';
 
+/** How long figures alone can wait: the list is worked out anew for each change, seen or not. */
+const FIGURES_INTERVAL_MS = 10_000;
+
 /**
  * The kernels that hold a GPU, as the list of all that runs wants them.
  *
@@ -84,10 +87,19 @@ export class RunningGPUs implements IRunningSessions.IManager, IDisposable {
   }
 
   private _onChanged(): void {
-    this._runningChanged.emit();
+    const who = this._holders.map(kernel => kernel.kernel_id).join(' ');
+    const now = Date.now();
+    if (who !== this._who || now - this._told_ms >= FIGURES_INTERVAL_MS) {
+      this._who = who;
+      this._told_ms = now;
+      this._runningChanged.emit();
+    }
   }
 
   private readonly _runningChanged = new Signal<this, void>(this);
+  /** The kernels that were told of last, and when. */
+  private _who = '';
+  private _told_ms = 0;
   private _isDisposed = false;
 }
 

@@ -15,7 +15,7 @@ export const SPARKLINE: ISparklineShape = {
   width: 64,
   height: 16,
   span_s: 120,
-  steps: 48
+  steps: 24
 };
 
 /** How far outside the view box its sides and its bottom run, where they are not seen. */
@@ -24,19 +24,16 @@ const OUTSIDE = 3;
 /**
  * A series of values as the SVG path of a line that encloses the area below it; empty where there is nothing to draw.
  *
- * Time is divided into steps that begin at round moments, so that of a line only the end changes from one look to the
- * next, until a step is over and all moves on.
- *
  * @param top - the value at the upper edge
- * @param end - the step that ends at the right edge, as `stepAt` counts them
+ * @param end_s - the moment at the right edge, as `edgeAt` tells it
  */
 export function sparkline(
   series: Pick<ISeries, 't'> & { readonly values: readonly (number | null)[] },
   top: number,
-  end: number,
+  end_s: number,
   shape: ISparklineShape
 ): string {
-  const values = byStep(series, end, shape);
+  const values = byStep(series, end_s, shape);
   if (!values || !(top > 0)) {
     return '';
   }
@@ -65,24 +62,32 @@ export function sparkline(
   return path;
 }
 
-/** The number of the step that a moment lies in. */
-export function stepAt(time: number, shape: ISparklineShape): number {
-  return Math.floor((time * shape.steps) / shape.span_s);
+/**
+ * Where the step ends that a moment lies in, in seconds since the epoch: what is at the right edge until it is over.
+ *
+ * @param phase_s - how much later than at a round moment steps end, so that not all lines move on at once
+ */
+export function edgeAt(
+  time_s: number,
+  shape: ISparklineShape,
+  phase_s = 0
+): number {
+  const step_s = shape.span_s / shape.steps;
+  return (Math.floor((time_s - phase_s) / step_s) + 1) * step_s + phase_s;
 }
 
 /** The last value in each step; where a step has none, the one before, if that is not too old. */
 function byStep(
   series: { t: readonly number[]; values: readonly (number | null)[] },
-  end: number,
-  shape: ISparklineShape
+  end_s: number,
+  { span_s, steps }: ISparklineShape
 ): (number | null)[] | null {
-  const { steps } = shape;
   const values = new Array<number | null>(steps).fill(null);
-  const begin = end - steps + 1;
+  const begin_s = end_s - span_s;
   let filled = -1;
   let any = false;
-  for (let i = lastBefore(series.t, begin, shape); i < series.t.length; i++) {
-    const step = stepAt(series.t[i], shape) - begin;
+  for (let i = lastBefore(series.t, begin_s); i < series.t.length; i++) {
+    const step = Math.floor(((series.t[i] - begin_s) * steps) / span_s);
     if (step >= steps) {
       break;
     }
@@ -105,20 +110,15 @@ function byStep(
 }
 
 /** For so many steps without a value the one before is drawn on; a longer silence is a gap. */
-const CARRIED_STEPS = 6;
+const CARRIED_STEPS = 3;
 
-/** The place of the last moment before the step `begin`, or of the first of all. */
-function lastBefore(
-  t: readonly number[],
-  begin: number,
-  shape: ISparklineShape
-): number {
-  const from = (begin * shape.span_s) / shape.steps;
+/** The place of the last moment before `from_s`, or of the first of all. */
+function lastBefore(t: readonly number[], from_s: number): number {
   let low = 0;
   let high = t.length;
   while (low < high) {
     const middle = (low + high) >> 1;
-    if (t[middle] < from) {
+    if (t[middle] < from_s) {
       low = middle + 1;
     } else {
       high = middle;

@@ -85,7 +85,7 @@ export const DeviceCard = React.memo(
                 row={row}
                 device_bytes={device.memory_bytes}
                 showSparkline={shown.sparklines}
-                end={card.end}
+                end_s={card.end_s}
               />
             ))}
             {foreign && <ForeignRow device={device} />}

@@ -13,13 +13,18 @@ export interface IKernelRowProps {
   readonly row: IRow;
   readonly device_bytes: number | null;
   readonly showSparkline: boolean;
-  /** The sparkline's last step: with it the row moves on, though nothing else has changed. */
-  readonly end: number;
+  /** Where the sparkline ends: with it the row moves on, though nothing else has changed. */
+  readonly end_s: number;
 }
 
 /** What one kernel, or another holder of a lease, uses of one device. */
 export const KernelRow = React.memo(
-  ({ row, device_bytes, showSparkline, end }: IKernelRowProps): JSX.Element => {
+  ({
+    row,
+    device_bytes,
+    showSparkline,
+    end_s
+  }: IKernelRowProps): JSX.Element => {
     const { trans, history } = useServices();
     const series =
       showSparkline && row.kernelId
@@ -52,7 +57,7 @@ export const KernelRow = React.memo(
               series={series}
               column="memory"
               top={row.cap_bytes ?? device_bytes ?? 0}
-              end={end}
+              end_s={end_s}
             />
           )}
           <span

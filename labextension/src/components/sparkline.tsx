@@ -8,8 +8,8 @@ export interface ISparklineProps {
   readonly column: 'memory' | 'utilization';
   /** The value at the upper edge. */
   readonly top: number;
-  /** The step at the right edge. */
-  readonly end: number;
+  /** The moment at the right edge. */
+  readonly end_s: number;
 }
 
 /**
@@ -18,7 +18,7 @@ export interface ISparklineProps {
  * It is drawn anew when a step of time is over, or the scale is another: the newest value is in the figures anyway.
  */
 export const Sparkline = React.memo(
-  ({ series, column, top, end }: ISparklineProps): JSX.Element => {
+  ({ series, column, top, end_s }: ISparklineProps): JSX.Element => {
     const { width, height } = SPARKLINE;
     return (
       <svg
@@ -32,7 +32,7 @@ export const Sparkline = React.memo(
             d={sparkline(
               { t: series.t, values: series[column] },
               top,
-              end,
+              end_s,
               SPARKLINE
             )}
           />

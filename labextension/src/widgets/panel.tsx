@@ -3,6 +3,7 @@ import { TranslationBundle } from '@jupyterlab/translation';
 import { IDisposable } from '@lumino/disposable';
 import { Message } from '@lumino/messaging';
 import * as React from 'react';
+import { flushSync } from 'react-dom';
 
 import { Announcements } from '../announcements';
 import { availability } from '../availability';
@@ -81,6 +82,11 @@ export class GPUPanel extends ReactWidget {
         />
       </Services.Provider>
     );
+  }
+
+  /** At once, in the frame that the answer comes in, rather than in a task and a frame of its own. */
+  protected override onUpdateRequest(message: Message): void {
+    flushSync(() => super.onUpdateRequest(message));
   }
 
   protected override onAfterAttach(message: Message): void {
