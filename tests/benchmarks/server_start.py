@@ -77,7 +77,7 @@ def figure(without: list[float], with_extension: list[float]) -> Figure:
 def main() -> int:
     """Measure, and print what came of it."""
     parser = arguments(__doc__)
-    parser.add_argument("--pairs", type=int, default=15)
+    parser.add_argument("--pairs", type=int, default=25)
     options = parser.parse_args()
     without, with_extension = measure(*((1, 0) if options.quick else (options.pairs, WARM_UP)))
     return finish([figure(without, with_extension)], options)

@@ -115,7 +115,7 @@ def _wait_until_ready(server: LiveServer) -> None:
             if server.send("GET", "api/status")[0] == 200:
                 return
         except OSError:
-            time.sleep(0.05)
+            time.sleep(0.01)
     raise AssertionError(f"the server did not start:\n{server.log.read_text()}")
 
 
