@@ -46,6 +46,8 @@ GOAL_PASSES = 3
 GOAL_START_BYTES = 60_000
 GOAL_GROWTH_PERCENT = 2.0
 HEAP_UPDATES = 600
+REMEMBERED = 320
+"""After so many updates the points that the page keeps of each kernel do not become more."""
 HASTE = 10
 """How much faster than time updates come while the heap is watched."""
 TICK_S = 1.0
@@ -255,7 +257,7 @@ def updates(page: Page, fleet: Fleet, count: int, rounds: int) -> list[Figure]:
 
 
 def heap(page: Page, fleet: Fleet, count: int) -> Figure:
-    """How the heap changes in so many updates, once as many as the sparklines show have been."""
+    """How the heap changes in so many updates, once as many have been as are remembered for the sparklines."""
     show_panel(page, True)
     thread = MainThread(page)
 
@@ -264,7 +266,7 @@ def heap(page: Page, fleet: Fleet, count: int) -> Figure:
         wait(page, lambda: fleet.asked.get("kernels", 0) >= end, f"{number} updates", 600)
         return thread.heap_bytes()
 
-    sizes = [look(count // 4)]
+    sizes = [look(min(count, REMEMBERED))]
     sizes += [look(count // 4) for _ in range(4)]
     growth = 100 * (sizes[-1] - sizes[0]) / sizes[0]
     listed = ", ".join(f"{size / 1e6:.2f}" for size in sizes)
