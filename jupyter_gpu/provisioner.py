@@ -349,11 +349,11 @@ class GPUProvisioner(LocalProvisioner):
         self._ending = asyncio.ensure_future(self._end())
 
     def _was_shut_down(self) -> NotGranted:
-        """Why a start goes no further: managers go on with a restart although the kernel is shut down meanwhile.
+        """Why a start goes no further: managers go on with it although the kernel is shut down meanwhile.
 
         Nobody would know of the process then, nor end it.
         """
-        return NotGranted(f"The kernel {self.kernel_id} was shut down while it was being started again.")
+        return NotGranted(f"The kernel {self.kernel_id} was shut down while it was being started.")
 
     async def _abandon(self, record: KernelRecord | None) -> None:
         """Give back all that a start took that came to nothing.

@@ -259,7 +259,7 @@ async def test_a_kernel_that_is_shut_down_amid_a_restart_does_not_come_back(
     with pytest.raises((NotGranted, asyncio.InvalidStateError)) as error:
         await restart
     causes = f"{error.value} {error.value.__context__}"
-    assert f"The kernel {made.kernel_id} was shut down while it was being started again." in causes
+    assert f"The kernel {made.kernel_id} was shut down while it was being started." in causes
     assert not made.has_kernel
     assert (host.leases_now(), list(host.kernels)) == ([], [])
     assert LocalPortCache.instance().currently_used_ports == ports

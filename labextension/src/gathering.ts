@@ -52,7 +52,9 @@ export class Gathering implements IDisposable {
       each => !each.isWatched || this._arrived.has(each)
     );
     if (isComplete) {
-      this._tell();
+      // One of the others may have come with the same answer, and is about to tell of it.
+      clearTimeout(this._timer);
+      this._timer = setTimeout(() => this._tell());
     } else {
       this._timer ??= setTimeout(() => this._tell(), PATIENCE_MS);
     }

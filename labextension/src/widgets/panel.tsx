@@ -2,6 +2,7 @@ import { ReactWidget } from '@jupyterlab/ui-components';
 import { TranslationBundle } from '@jupyterlab/translation';
 import { IDisposable } from '@lumino/disposable';
 import { Message } from '@lumino/messaging';
+import { Widget } from '@lumino/widgets';
 import * as React from 'react';
 import { flushSync } from 'react-dom';
 
@@ -14,8 +15,13 @@ import { gpuIcon } from '../icons';
 import { IOverview, Order, Overviews } from '../overview';
 import { IFeed, IGPUModel } from '../tokens';
 
-/** How often to look whether somebody has begun to wait. */
-const EMPTY_QUEUE_INTERVAL_MS = 5_000;
+/** How much room there is, from so many pixels on. */
+const WIDTHS: readonly (readonly [number, string])[] = [
+  [680, 'wide'],
+  [370, 'roomy'],
+  [320, 'usual'],
+  [0, 'narrow']
+];
 
 /** The sidebar that shows all GPUs and who uses what. It asks the server while it is seen. */
 export class GPUPanel extends ReactWidget {
@@ -109,6 +115,13 @@ export class GPUPanel extends ReactWidget {
     super.onBeforeDetach(message);
   }
 
+  /** Tell the style sheet: a container query would have every update laid out twice. */
+  protected override onResize(message: Widget.ResizeMessage): void {
+    super.onResize(message);
+    const width = message.width < 0 ? this.node.offsetWidth : message.width;
+    this.node.dataset['width'] = WIDTHS.find(([least]) => width >= least)![1];
+  }
+
   protected override onActivateRequest(): void {
     this.node
       .querySelector<HTMLElement>('[data-gpu-stop][tabindex="0"]')
@@ -147,9 +160,7 @@ export class GPUPanel extends ReactWidget {
     } else if (!this._watches.length) {
       // First, so that it asks from where the page stopped looking.
       this._model.history.load().catch(() => undefined); // The lines then begin now.
-      const { devices, kernels, status } = this._model;
-      this._watches = [devices, kernels, status].map(feed => feed.watch());
-      this._watchQueue();
+      this._watches = this._feeds.map(feed => feed.watch());
       this.update();
     }
   }
@@ -159,27 +170,11 @@ export class GPUPanel extends ReactWidget {
       watch.dispose();
     }
     this._watches = [];
-    this._queueWatch?.dispose();
-    this._queueWatch = null;
   }
 
   private _onUpdated(): void {
     if (this._watches.length) {
-      this._watchQueue();
       this.update();
-    }
-  }
-
-  /** Look at the queue as often as there is something in it to look at. */
-  private _watchQueue(): void {
-    const isEmpty = !this._model.queue.value?.entries.length;
-    if (isEmpty !== this._queueIsEmpty || !this._queueWatch) {
-      const before = this._queueWatch;
-      this._queueIsEmpty = isEmpty;
-      this._queueWatch = this._model.queue.watch(
-        isEmpty ? { interval_ms: EMPTY_QUEUE_INTERVAL_MS } : {}
-      );
-      before?.dispose();
     }
   }
 
@@ -222,8 +217,6 @@ export class GPUPanel extends ReactWidget {
   private readonly _announcements: Announcements;
   private readonly _overviews: Overviews;
   private _watches: IDisposable[] = [];
-  private _queueWatch: IDisposable | null = null;
-  private _queueIsEmpty = true;
   private _filter = '';
   private _order: Order = 'gpu';
   private _closed: ReadonlySet<string> = new Set();
