@@ -164,18 +164,6 @@ const Figures = React.memo(
     showTemperatureAndPower: boolean;
   }): JSX.Element => {
     const { trans } = useServices();
-    const { power_limit_watts } = device;
-    const titles = React.useMemo(
-      () => ({
-        utilization: trans.__('Utilisation'),
-        temperature: trans.__('Temperature'),
-        power:
-          power_limit_watts === null
-            ? trans.__('Power')
-            : trans.__('Power, limited to %1 W', Math.round(power_limit_watts))
-      }),
-      [trans, power_limit_watts]
-    );
     const figure = (field: string, title: string, text: string) => (
       <span
         className={`jp-gpu-Figure jp-gpu-Figure-${field}`}
@@ -196,17 +184,26 @@ const Figures = React.memo(
         )}
         {figure(
           'utilization',
-          titles.utilization,
+          trans.__('Utilisation'),
           percent(device.utilization_percent)
         )}
         {showTemperatureAndPower &&
           figure(
             'temperature',
-            titles.temperature,
+            trans.__('Temperature'),
             withUnit(device.temperature_celsius, '°C')
           )}
         {showTemperatureAndPower &&
-          figure('power', titles.power, withUnit(device.power_watts, 'W'))}
+          figure(
+            'power',
+            device.power_limit_watts === null
+              ? trans.__('Power')
+              : trans.__(
+                  'Power, limited to %1 W',
+                  Math.round(device.power_limit_watts)
+                ),
+            withUnit(device.power_watts, 'W')
+          )}
       </div>
     );
   },

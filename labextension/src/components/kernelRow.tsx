@@ -5,7 +5,6 @@ import * as React from 'react';
 import { pairOfAmounts, readableAmount, UNKNOWN } from '../amount';
 import { readableDuration } from '../durations';
 import { Condition, IRow } from '../overview';
-import { Hold } from '../rest';
 import { CommandIDs } from '../tokens';
 import { useServices } from './services';
 import { Sparkline } from './sparkline';
@@ -27,11 +26,6 @@ export const KernelRow = React.memo(
     end_s
   }: IKernelRowProps): JSX.Element => {
     const { trans, history } = useServices();
-    const { hold, cap_bytes } = row;
-    const memoryHint = React.useMemo(
-      () => memoryTitle(hold, cap_bytes, trans),
-      [hold, cap_bytes, trans]
-    );
     const series =
       showSparkline && row.kernelId
         ? history.kernel(row.kernelId, row.uuid)
@@ -49,7 +43,7 @@ export const KernelRow = React.memo(
           <Name row={row} />
           <span
             className="jp-gpu-Row-memory"
-            title={row.used_reason ?? memoryHint}
+            title={row.used_reason ?? memoryTitle(row, trans)}
           >
             {pairOfAmounts(row.used_bytes, row.cap_bytes)}
           </span>
@@ -68,7 +62,7 @@ export const KernelRow = React.memo(
           )}
           <span
             className="jp-gpu-Row-utilization"
-            title={row.utilization_reason ?? wordsIn(trans).utilization}
+            title={row.utilization_reason ?? trans.__('Utilisation of the GPU')}
           >
             {percent(row.utilization_percent)}
           </span>
@@ -201,37 +195,26 @@ export function conditionText(
   condition: Condition,
   trans: TranslationBundle
 ): string {
-  return wordsIn(trans).conditions[condition];
-}
-
-/** What every row says, looked up once for all rows and seconds. */
-interface IWords {
-  readonly conditions: { readonly [name in Condition]: string };
-  readonly utilization: string;
-}
-
-const WORDS = new WeakMap<TranslationBundle, IWords>();
-
-function wordsIn(trans: TranslationBundle): IWords {
-  let words = WORDS.get(trans);
-  if (!words) {
-    words = {
-      conditions: {
-        lost: trans.__('GPU lost'),
-        'over-cap': trans.__('over cap'),
-        'near-cap': trans.__('near cap'),
-        problem: trans.__('problem'),
-        waiting: trans.__('waiting'),
-        starting: trans.__('starting'),
-        busy: trans.__('busy'),
-        idle: trans.__('idle'),
-        elsewhere: ''
-      },
-      utilization: trans.__('Utilisation of the GPU')
-    };
-    WORDS.set(trans, words);
+  switch (condition) {
+    case 'lost':
+      return trans.__('GPU lost');
+    case 'over-cap':
+      return trans.__('over cap');
+    case 'near-cap':
+      return trans.__('near cap');
+    case 'problem':
+      return trans.__('problem');
+    case 'waiting':
+      return trans.__('waiting');
+    case 'starting':
+      return trans.__('starting');
+    case 'busy':
+      return trans.__('busy');
+    case 'idle':
+      return trans.__('idle');
+    case 'elsewhere':
+      return '';
   }
-  return words;
 }
 
 /** Where there is room for one of the two only: the utilisation of a kernel that computes, the state of any other. */
@@ -268,19 +251,15 @@ function idleText(row: IRow, trans: TranslationBundle): string {
     : trans.__('Loses its reservation in %1 if it stays idle', left);
 }
 
-function memoryTitle(
-  hold: Hold,
-  cap_bytes: number | null,
-  trans: TranslationBundle
-): string {
-  const cap = readableAmount(cap_bytes);
-  switch (hold) {
+function memoryTitle(row: IRow, trans: TranslationBundle): string {
+  const cap = readableAmount(row.cap_bytes);
+  switch (row.hold) {
     case 'reserved':
       return trans.__('%1 are reserved for it, and no more', cap);
     case 'whole':
       return trans.__('It has the whole GPU to itself');
     case 'shared':
-      return cap_bytes === null
+      return row.cap_bytes === null
         ? trans.__('It may use what nobody has reserved')
         : trans.__('It may use what nobody has reserved, now %1', cap);
   }
