@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from jupyter_client.provisioning.factory import KernelProvisionerFactory
+from live_server import ANSWER_TIMEOUT_S
 
 from jupyter_gpu.host import GPUHost
 
@@ -19,7 +20,6 @@ pytest_plugins = ["pytest_jupyter.jupyter_server"]
 
 FOUR_GPUS = "4xNVIDIA A100-SXM4-40GB:40GiB"
 GIB = 1 << 30
-ANSWER_TIMEOUT_S = 60
 
 
 @pytest.fixture(autouse=True)
