@@ -65,6 +65,9 @@ export interface IRow {
   readonly pending_request: string | null;
   /** The indices of the other devices that the lease holds, such as `1, 2`. */
   readonly alsoOn: string;
+  /** The moment that its line ends with, and what is at the line's upper edge: its cap, or else the device's memory. */
+  readonly end_s: number;
+  readonly scale_bytes: number | null;
 }
 
 /** A part of a device's memory. */
@@ -86,8 +89,6 @@ export interface ICard {
   readonly rows: readonly IRow[];
   /** Rows that the filter hides. */
   readonly hiddenRows: number;
-  /** The moment that its lines end with. */
-  readonly end_s: number;
 }
 
 /** A kernel of this server that holds no GPU. */
@@ -245,8 +246,9 @@ export class Overviews {
     view: IView,
     words: readonly string[]
   ): ICard[] {
+    const end_s = edgeAt(facts.time, SPARKLINE, PHASE_S * place);
     const all = device.leases.map(lease =>
-      this._row(device, lease, facts, kernels, view)
+      this._row(device, lease, facts, kernels, view, end_s)
     );
     const own = [`gpu ${device.index}`, device.name, device.uuid];
     const rows = matches(words, own)
@@ -269,8 +271,7 @@ export class Overviews {
         device,
         segments: steady(before?.segments, this._segments(device), 'key'),
         rows: steady(before?.rows, ordered(rows, view.order), 'key'),
-        hiddenRows: all.length - rows.length,
-        end_s: edgeAt(facts.time, SPARKLINE, PHASE_S * place)
+        hiddenRows: all.length - rows.length
       }
     ];
   }
@@ -280,7 +281,8 @@ export class Overviews {
     lease: ILease,
     facts: IFacts,
     kernels: ReadonlyMap<string, IKernel>,
-    view: IView
+    view: IView,
+    end_s: number
   ): IRow {
     const { owner } = lease;
     const kernel =
@@ -315,7 +317,9 @@ export class Overviews {
       idle_min: idleMinutes(kernel, facts.time),
       ...idleOutlook(kernel, facts.time),
       pending_request: kernel?.pending_request ?? null,
-      alsoOn: otherDevices(kernel, usage)
+      alsoOn: otherDevices(kernel, usage),
+      end_s,
+      scale_bytes: cap ?? device.memory_bytes
     };
   }
 

@@ -74,13 +74,12 @@ export class RunningGPUs implements IRunningSessions.IManager, IDisposable {
 
   private _item(kernel: IKernel): IRunningSessions.IRunningItem {
     const { kernels, trans, run } = this._options;
-    const { text } = kernelSummary(kernel, 100, trans);
     const id = kernel.kernel_id;
     return {
       icon: (): LabIcon => gpuIcon,
       label: () => kernel.label,
       labelTitle: () => kernel.path ?? kernel.label,
-      detail: () => text,
+      detail: () => kernelSummary(kernel, 100, trans).text,
       open: () => run(CommandIDs.showKernel, id),
       shutdown: () => void kernels.shutdown(id)
     };

@@ -22,7 +22,8 @@ export const SPARKLINE: ISparklineShape = {
 const OUTSIDE = 3;
 
 /**
- * A series of values as the SVG path of a line that encloses the area below it; empty where there is nothing to draw.
+ * A series of values as the points of an SVG polygon: the line, and around the area below it; empty where there is
+ * nothing to draw. The parts of a line with gaps are joined below the view box.
  *
  * @param top - the value at the upper edge
  * @param end_s - the moment at the right edge, as `edgeAt` tells it
@@ -42,7 +43,7 @@ export function sparkline(
   const y = (value: number) =>
     round(height - Math.min(1, Math.max(0, value / top)) * height);
   const bottom = height + OUTSIDE;
-  let path = '';
+  const points: string[] = [];
   let start = -1;
   for (let step = 0; step <= steps; step++) {
     const value = step < steps ? values[step] : null;
@@ -50,16 +51,16 @@ export function sparkline(
       if (start < 0) {
         start = step;
         const left = step === 0 ? -OUTSIDE : x(step);
-        path += `M${left} ${bottom}L${left} ${y(value)}`;
+        points.push(`${left},${bottom}`, `${left},${y(value)}`);
       }
-      path += `L${x(step)} ${y(value)}`;
+      points.push(`${x(step)},${y(value)}`);
     } else if (start >= 0) {
       const right = step === steps ? width + OUTSIDE : x(step - 1);
-      path += `L${right} ${y(values[step - 1]!)}L${right} ${bottom}`;
+      points.push(`${right},${y(values[step - 1]!)}`, `${right},${bottom}`);
       start = -1;
     }
   }
-  return path;
+  return points.join(' ');
 }
 
 /**

@@ -8,6 +8,7 @@ import {
   IDevices,
   IHistory,
   IKernel,
+  ILease,
   IKernels,
   IQueue,
   IQueueEntry,
@@ -269,6 +270,51 @@ export function kernel(id: string, change: Partial<IKernel> = {}): IKernel {
     ],
     ...change
   };
+}
+
+/** A lease of 8 GiB, a quarter of which is used. */
+export function lease(id: string, change: Partial<ILease> = {}): ILease {
+  return {
+    lease_id: `lease-${id}`,
+    kind: 'reserved',
+    memory_bytes: 8 * 2 ** 30,
+    cap_bytes: 8 * 2 ** 30,
+    used_bytes: 2 * 2 ** 30,
+    over_cap: false,
+    owner: {
+      kind: 'kernel',
+      kernel_id: id,
+      label: `${id}.ipynb`,
+      path: `${id}.ipynb`,
+      pid: 1,
+      mine: true
+    },
+    ...change
+  };
+}
+
+/** A kernel that holds 8 GiB of GPU 0. */
+export function holder(id: string, change: Partial<IKernel> = {}): IKernel {
+  return kernel(id, {
+    label: `${id}.ipynb`,
+    path: `${id}.ipynb`,
+    devices: [
+      {
+        uuid: 'GPU-0',
+        index: '0',
+        kind: 'reserved',
+        memory_bytes: 8 * 2 ** 30,
+        cap_bytes: 8 * 2 ** 30,
+        used_bytes: 2 * 2 ** 30,
+        peak_bytes: 3 * 2 ** 30,
+        peak_kind: 'exact',
+        utilization_percent: 10,
+        source: 'account',
+        reasons: {}
+      }
+    ],
+    ...change
+  });
 }
 
 export function entry(

@@ -1,53 +1,9 @@
 import { LeaseColours } from '../colours';
 import { IFacts, IOverview, IView, Overviews } from '../overview';
-import { IDevice, IKernel, ILease } from '../rest';
-import { device, entry, kernel } from './fakes';
+import { IDevice, IKernel } from '../rest';
+import { device, entry, holder, kernel, lease } from './fakes';
 
 const GIB = 2 ** 30;
-
-function lease(id: string, change: Partial<ILease> = {}): ILease {
-  return {
-    lease_id: `lease-${id}`,
-    kind: 'reserved',
-    memory_bytes: 8 * GIB,
-    cap_bytes: 8 * GIB,
-    used_bytes: 2 * GIB,
-    over_cap: false,
-    owner: {
-      kind: 'kernel',
-      kernel_id: id,
-      label: `${id}.ipynb`,
-      path: `${id}.ipynb`,
-      pid: 1,
-      mine: true
-    },
-    ...change
-  };
-}
-
-/** A kernel that holds 8 GiB of GPU 0. */
-function holder(id: string, change: Partial<IKernel> = {}): IKernel {
-  return kernel(id, {
-    label: `${id}.ipynb`,
-    path: `${id}.ipynb`,
-    devices: [
-      {
-        uuid: 'GPU-0',
-        index: '0',
-        kind: 'reserved',
-        memory_bytes: 8 * GIB,
-        cap_bytes: 8 * GIB,
-        used_bytes: 2 * GIB,
-        peak_bytes: 3 * GIB,
-        peak_kind: 'exact',
-        utilization_percent: 10,
-        source: 'account',
-        reasons: {}
-      }
-    ],
-    ...change
-  });
-}
 
 function using(id: string, used_bytes: number): IKernel {
   const found = holder(id);

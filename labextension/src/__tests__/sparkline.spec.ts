@@ -22,19 +22,19 @@ describe('sparkline', () => {
 
   it('draws the last value of each step, beyond both sides', () => {
     expect(drawn([1001, 1009, 1010, 1025, 1039], [1, 2, 5, 7, 10])).toBe(
-      'M-3 13L-3 8L0 8L10 5L20 3L30 0L33 0L33 13'
+      '-3,13 -3,8 0,8 10,5 20,3 30,0 33,0 33,13'
     );
   });
 
   it('begins with what was before the first step', () => {
     expect(drawn([990, 1012], [4, 4])).toBe(
-      'M-3 13L-3 6L0 6L10 6L20 6L30 6L33 6L33 13'
+      '-3,13 -3,6 0,6 10,6 20,6 30,6 33,6 33,13'
     );
   });
 
   it('leaves a gap where a value was unknown', () => {
     expect(drawn([1001, 1011, 1021, 1031], [5, null, 5, 5])).toBe(
-      'M-3 13L-3 5L0 5L0 5L0 13M20 13L20 5L20 5L30 5L33 5L33 13'
+      '-3,13 -3,5 0,5 0,5 0,13 20,13 20,5 20,5 30,5 33,5 33,13'
     );
   });
 

@@ -4,13 +4,15 @@ import * as React from 'react';
 
 import { pairOfAmounts, readableAmount, UNKNOWN } from '../amount';
 import { chartIcon } from '../icons';
+import { areCardsAlike } from '../likeness';
 import { shortName, unitName } from '../names';
 import { ICard } from '../overview';
 import { IDevice } from '../rest';
 import { CommandIDs } from '../tokens';
+import { Figure } from './figure';
 import { KernelRow, percent } from './kernelRow';
 import { MemoryBar } from './memoryBar';
-import { useServices } from './services';
+import { Figures, useServices } from './services';
 
 /** What the settings let people leave out. */
 export interface IShown {
@@ -60,12 +62,8 @@ export const DeviceCard = React.memo(
         ) : (
           device.leasable && (
             <React.Fragment>
-              <MemoryBar
-                segments={card.segments}
-                memory_bytes={device.memory_bytes}
-                used_bytes={device.memory_used_bytes}
-              />
-              <Figures
+              <MemoryBar uuid={device.uuid} />
+              <DeviceFigures
                 device={device}
                 showTemperatureAndPower={shown.temperatureAndPower}
               />
@@ -83,9 +81,7 @@ export const DeviceCard = React.memo(
               <KernelRow
                 key={row.key}
                 row={row}
-                device_bytes={device.memory_bytes}
                 showSparkline={shown.sparklines}
-                end_s={card.end_s}
               />
             ))}
             {foreign && <ForeignRow device={device} />}
@@ -102,7 +98,12 @@ export const DeviceCard = React.memo(
         )}
       </section>
     );
-  }
+  },
+  ({ card: a, ...others }, { card: b, ...next }) =>
+    areCardsAlike(a, b) &&
+    others.shown === next.shown &&
+    others.isOpen === next.isOpen &&
+    others.onToggle === next.onToggle
 );
 
 const Heading = React.memo(
@@ -155,68 +156,53 @@ const Heading = React.memo(
   }
 );
 
-const Figures = React.memo(
-  ({
-    device,
-    showTemperatureAndPower
-  }: {
-    device: IDevice;
-    showTemperatureAndPower: boolean;
-  }): JSX.Element => {
-    const { trans } = useServices();
-    const figure = (field: string, title: string, text: string) => (
-      <span
-        className={`jp-gpu-Figure jp-gpu-Figure-${field}`}
-        title={reasonFor(device, field) ?? title}
-      >
-        {text}
-      </span>
-    );
-    return (
-      <div className="jp-gpu-Figures">
-        {figure(
-          'memory',
-          trans.__(
-            'Memory in use; %1 can be reserved now',
-            readableAmount(device.available_bytes)
-          ),
-          pairOfAmounts(device.memory_used_bytes, device.memory_bytes)
+/** What is known of a device in figures. */
+function DeviceFigures({
+  device,
+  showTemperatureAndPower
+}: {
+  device: IDevice;
+  showTemperatureAndPower: boolean;
+}): JSX.Element {
+  const { trans } = useServices();
+  const { cards } = React.useContext(Figures);
+  const figure = (field: keyof typeof TEXTS, title: string) => (
+    <Figure
+      className={`jp-gpu-Figure jp-gpu-Figure-${field}`}
+      title={reasonFor(device, field) ?? title}
+      source={cards}
+      of={device.uuid}
+      text={TEXTS[field]}
+    />
+  );
+  return (
+    <div className="jp-gpu-Figures">
+      {figure('memory', trans.__('Memory in use'))}
+      {figure('utilization', trans.__('Utilisation'))}
+      {showTemperatureAndPower &&
+        figure('temperature', trans.__('Temperature'))}
+      {showTemperatureAndPower &&
+        figure(
+          'power',
+          device.power_limit_watts === null
+            ? trans.__('Power')
+            : trans.__(
+                'Power, limited to %1 W',
+                Math.round(device.power_limit_watts)
+              )
         )}
-        {figure(
-          'utilization',
-          trans.__('Utilisation'),
-          percent(device.utilization_percent)
-        )}
-        {showTemperatureAndPower &&
-          figure(
-            'temperature',
-            trans.__('Temperature'),
-            withUnit(device.temperature_celsius, '°C')
-          )}
-        {showTemperatureAndPower &&
-          figure(
-            'power',
-            device.power_limit_watts === null
-              ? trans.__('Power')
-              : trans.__(
-                  'Power, limited to %1 W',
-                  Math.round(device.power_limit_watts)
-                ),
-            withUnit(device.power_watts, 'W')
-          )}
-      </div>
-    );
-  },
-  (a, b) =>
-    a.showTemperatureAndPower === b.showTemperatureAndPower &&
-    a.device.memory_used_bytes === b.device.memory_used_bytes &&
-    a.device.memory_bytes === b.device.memory_bytes &&
-    a.device.available_bytes === b.device.available_bytes &&
-    a.device.utilization_percent === b.device.utilization_percent &&
-    a.device.temperature_celsius === b.device.temperature_celsius &&
-    a.device.power_watts === b.device.power_watts &&
-    a.device.power_limit_watts === b.device.power_limit_watts
-);
+    </div>
+  );
+}
+
+const TEXTS = {
+  memory: ({ device }: ICard) =>
+    pairOfAmounts(device.memory_used_bytes, device.memory_bytes),
+  utilization: ({ device }: ICard) => percent(device.utilization_percent),
+  temperature: ({ device }: ICard) =>
+    withUnit(device.temperature_celsius, '°C'),
+  power: ({ device }: ICard) => withUnit(device.power_watts, 'W')
+} as const;
 
 /** The memory that processes hold which are not Jupyter's. */
 function ForeignRow({ device }: { device: IDevice }): JSX.Element {
@@ -253,14 +239,14 @@ function namesOf(device: IDevice, trans: TranslationBundle): string {
     .join(', ');
 }
 
-function reasonFor(device: IDevice, field: string): string | null {
+function reasonFor(device: IDevice, field: keyof typeof TEXTS): string | null {
   const name = {
     memory: 'memory_used_bytes',
     utilization: 'utilization_percent',
     temperature: 'temperature_celsius',
     power: 'power_watts'
   }[field];
-  return (name && device.reasons[name]) || device.reasons['usage'] || null;
+  return device.reasons[name] ?? device.reasons['usage'] ?? null;
 }
 
 function withUnit(value: number | null, unit: string): string {

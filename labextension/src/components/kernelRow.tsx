@@ -1,35 +1,25 @@
 import { TranslationBundle } from '@jupyterlab/translation';
-import { ellipsesIcon } from '@jupyterlab/ui-components';
 import * as React from 'react';
 
 import { pairOfAmounts, readableAmount, UNKNOWN } from '../amount';
 import { readableDuration } from '../durations';
+import { areRowsAlike, briefly } from '../likeness';
 import { Condition, IRow } from '../overview';
 import { CommandIDs } from '../tokens';
-import { useServices } from './services';
+import { Figure } from './figure';
+import { Figures, useServices } from './services';
 import { Sparkline } from './sparkline';
 
 export interface IKernelRowProps {
   readonly row: IRow;
-  readonly device_bytes: number | null;
   readonly showSparkline: boolean;
-  /** Where the sparkline ends: with it the row moves on, though nothing else has changed. */
-  readonly end_s: number;
 }
 
 /** What one kernel, or another holder of a lease, uses of one device. */
 export const KernelRow = React.memo(
-  ({
-    row,
-    device_bytes,
-    showSparkline,
-    end_s
-  }: IKernelRowProps): JSX.Element => {
-    const { trans, history } = useServices();
-    const series =
-      showSparkline && row.kernelId
-        ? history.kernel(row.kernelId, row.uuid)
-        : null;
+  ({ row, showSparkline }: IKernelRowProps): JSX.Element => {
+    const { trans } = useServices();
+    const { rows } = React.useContext(Figures);
     return (
       <li
         className="jp-gpu-Row jp-gpu-mod-figures"
@@ -41,33 +31,31 @@ export const KernelRow = React.memo(
       >
         <div className="jp-gpu-Row-line">
           <Name row={row} />
-          <span
+          <Figure
             className="jp-gpu-Row-memory"
             title={row.used_reason ?? memoryTitle(row, trans)}
-          >
-            {pairOfAmounts(row.used_bytes, row.cap_bytes)}
-          </span>
+            source={rows}
+            of={row.key}
+            text={memoryText}
+          />
           {row.kernelId && (
             <ActionsButton kernelId={row.kernelId} label={row.label} />
           )}
         </div>
         <div className="jp-gpu-Row-line">
-          {showSparkline && (
-            <Sparkline
-              series={series}
-              column="memory"
-              top={row.cap_bytes ?? device_bytes ?? 0}
-              end_s={end_s}
-            />
-          )}
-          <span
+          {showSparkline && <Sparkline of={row.key} />}
+          <Figure
             className="jp-gpu-Row-utilization"
             title={row.utilization_reason ?? trans.__('Utilisation of the GPU')}
-          >
-            {percent(row.utilization_percent)}
-          </span>
+            source={rows}
+            of={row.key}
+            text={utilizationText}
+          />
           <span className="jp-gpu-Row-state">{stateText(row, trans)}</span>
-          <Peak bytes={row.peak_bytes} kind={row.peak_kind} />
+          <Peak
+            of={row.key}
+            kind={row.peak_bytes === null ? null : (row.peak_kind ?? 'sampled')}
+          />
         </div>
         {row.pending_request !== null && (
           <span className="jp-gpu-Row-remark">
@@ -81,7 +69,9 @@ export const KernelRow = React.memo(
         )}
       </li>
     );
-  }
+  },
+  ({ row: a, ...others }, { row: b, ...next }) =>
+    areRowsAlike(a, b) && others.showSparkline === next.showSparkline
 );
 
 const Name = React.memo(
@@ -145,26 +135,28 @@ export const ActionsButton = React.memo(
         title={trans.__('Actions')}
         onClick={event => openKernelMenu(kernelId, event.currentTarget)}
       >
-        <ellipsesIcon.react tag="span" elementSize="normal" />
+        <span className="jp-gpu-Dots" />
       </button>
     );
   }
 );
 
 const Peak = React.memo(
-  ({
-    bytes,
-    kind
-  }: {
-    bytes: number | null;
-    kind: 'exact' | 'sampled' | null;
-  }): JSX.Element => {
+  ({ of, kind }: { of: string; kind: IRow['peak_kind'] }): JSX.Element => {
     const { trans } = useServices();
-    if (bytes === null) {
+    const { rows } = React.useContext(Figures);
+    const isExact = kind === 'exact';
+    // Looked up once rather than for each amount.
+    const words = isExact
+      ? trans.__('peak %1', '%1')
+      : trans.__('peak ≥ %1', '%1');
+    const text = React.useCallback(
+      ({ peak_bytes }: IRow) => words.replace('%1', readableAmount(peak_bytes)),
+      [words]
+    );
+    if (kind === null) {
       return <span className="jp-gpu-Row-peak" />;
     }
-    const amount = readableAmount(bytes);
-    const isExact = kind === 'exact';
     return (
       <span
         className="jp-gpu-Row-peak"
@@ -176,7 +168,7 @@ const Peak = React.memo(
               )
         }
       >
-        {isExact ? trans.__('peak %1', amount) : trans.__('peak ≥ %1', amount)}
+        <Figure source={rows} of={of} text={text} />
         <span className="jp-gpu-Row-peakKind">
           {isExact ? trans.__('exact') : trans.__('sampled')}
         </span>
@@ -184,6 +176,14 @@ const Peak = React.memo(
     );
   }
 );
+
+function memoryText(row: IRow): string {
+  return pairOfAmounts(row.used_bytes, row.cap_bytes);
+}
+
+function utilizationText(row: IRow): string {
+  return percent(row.utilization_percent);
+}
 
 /** A number of percent. */
 export function percent(value: number | null): string {
@@ -215,15 +215,6 @@ export function conditionText(
     case 'elsewhere':
       return '';
   }
-}
-
-/** Where there is room for one of the two only: the utilisation of a kernel that computes, the state of any other. */
-function briefly(row: IRow): 'utilization' | 'state' {
-  // One that executes no cell may compute all the same, in a thread or a process of its own.
-  const computes =
-    row.condition === 'busy' ||
-    (row.condition === 'idle' && (row.utilization_percent ?? 0) > 0);
-  return computes && row.utilization_percent !== null ? 'utilization' : 'state';
 }
 
 function stateText(row: IRow, trans: TranslationBundle): string {

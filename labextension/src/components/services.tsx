@@ -1,6 +1,8 @@
 import { nullTranslator, TranslationBundle } from '@jupyterlab/translation';
 import * as React from 'react';
 
+import { LiveFigures } from '../liveFigures';
+import { ICard, IRow } from '../overview';
 import { IUsageHistory, TRANSLATION_DOMAIN } from '../tokens';
 
 /** What the panel's components need of the application. All of it stays the same while the panel lives. */
@@ -24,6 +26,22 @@ export const Services = React.createContext<IPanelServices>({
   run: () => undefined,
   openKernelMenu: () => undefined
 });
+
+/** The figures of what the panel shows, by the keys of its rows and the UUIDs of its cards. */
+export interface IFigures {
+  readonly rows: LiveFigures<IRow>;
+  readonly cards: LiveFigures<ICard>;
+}
+
+export const Figures = React.createContext<IFigures>(newFigures());
+
+/** Figures, of which there are none yet. */
+export function newFigures(): IFigures {
+  return {
+    rows: new LiveFigures(row => row.key),
+    cards: new LiveFigures(card => card.device.uuid)
+  };
+}
 
 export function useServices(): IPanelServices {
   return React.useContext(Services);

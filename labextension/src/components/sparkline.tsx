@@ -1,15 +1,14 @@
 import * as React from 'react';
 
-import { ISeries } from '../rest';
+import { IRow } from '../overview';
 import { SPARKLINE, sparkline } from '../sparkline';
+import { IUsageHistory } from '../tokens';
+import { useFigures } from './figure';
+import { Figures, useServices } from './services';
 
 export interface ISparklineProps {
-  readonly series: ISeries | null;
-  readonly column: 'memory' | 'utilization';
-  /** The value at the upper edge. */
-  readonly top: number;
-  /** The moment at the right edge. */
-  readonly end_s: number;
+  /** The row whose memory it shows. */
+  readonly of: string;
 }
 
 /**
@@ -17,27 +16,43 @@ export interface ISparklineProps {
  *
  * It is drawn anew when a step of time is over, or the scale is another: the newest value is in the figures anyway.
  */
-export const Sparkline = React.memo(
-  ({ series, column, top, end_s }: ISparklineProps): JSX.Element => {
-    const { width, height } = SPARKLINE;
-    return (
-      <svg
-        className="jp-gpu-Sparkline"
-        viewBox={`0 0 ${width} ${height}`}
-        preserveAspectRatio="none"
-        aria-hidden="true"
-      >
-        {series && (
-          <path
-            d={sparkline(
-              { t: series.t, values: series[column] },
-              top,
-              end_s,
-              SPARKLINE
-            )}
-          />
-        )}
-      </svg>
-    );
-  }
-);
+export const Sparkline = React.memo(({ of }: ISparklineProps): JSX.Element => {
+  const { history } = useServices();
+  const { rows } = React.useContext(Figures);
+  const line = React.useRef<SVGPolygonElement>(null);
+  const draw = React.useMemo(() => {
+    let drawn = '';
+    return (row: IRow) => {
+      const scale = `${row.end_s} ${row.scale_bytes}`;
+      if (drawn !== scale) {
+        const points = pointsOf(row, history);
+        line.current!.setAttribute('points', points);
+        drawn = points && scale;
+      }
+    };
+  }, [history]);
+  useFigures(rows, of, draw);
+  const { width, height } = SPARKLINE;
+  return (
+    <svg
+      className="jp-gpu-Sparkline"
+      viewBox={`0 0 ${width} ${height}`}
+      preserveAspectRatio="none"
+      aria-hidden="true"
+    >
+      <polygon ref={line} />
+    </svg>
+  );
+});
+
+function pointsOf(row: IRow, history: IUsageHistory): string {
+  const series = row.kernelId ? history.kernel(row.kernelId, row.uuid) : null;
+  return series
+    ? sparkline(
+        { t: series.t, values: series.memory },
+        row.scale_bytes ?? 0,
+        row.end_s,
+        SPARKLINE
+      )
+    : '';
+}

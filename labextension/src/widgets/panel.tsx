@@ -1,19 +1,23 @@
-import { ReactWidget } from '@jupyterlab/ui-components';
 import { TranslationBundle } from '@jupyterlab/translation';
 import { IDisposable } from '@lumino/disposable';
 import { Message } from '@lumino/messaging';
 import { Widget } from '@lumino/widgets';
 import * as React from 'react';
-import { flushSync } from 'react-dom';
 
 import { Announcements } from '../announcements';
 import { availability } from '../availability';
 import { IShown } from '../components/deviceCard';
 import { Panel } from '../components/panel';
-import { IPanelServices, Services } from '../components/services';
+import {
+  Figures,
+  IPanelServices,
+  newFigures,
+  Services
+} from '../components/services';
 import { gpuIcon } from '../icons';
 import { IOverview, Order, Overviews } from '../overview';
 import { IFeed, IGPUModel } from '../tokens';
+import { PromptWidget } from './promptWidget';
 
 /** How much room there is, from so many pixels on. */
 const WIDTHS: readonly (readonly [number, string])[] = [
@@ -24,7 +28,7 @@ const WIDTHS: readonly (readonly [number, string])[] = [
 ];
 
 /** The sidebar that shows all GPUs and who uses what. It asks the server while it is seen. */
-export class GPUPanel extends ReactWidget {
+export class GPUPanel extends PromptWidget {
   constructor(options: GPUPanel.IOptions) {
     super();
     const { trans } = options.services;
@@ -68,31 +72,36 @@ export class GPUPanel extends ReactWidget {
       [kernels, queue],
       this._trans
     );
-    const overview = this._overview();
+    const overview = this._overview;
     return (
       <Services.Provider value={this._services}>
-        <Panel
-          availability={available}
-          overview={overview}
-          isSimulated={devices.value?.simulated ?? false}
-          shown={this._shown}
-          filter={this._filter}
-          order={this._order}
-          closed={this._closed}
-          announcement={this._announcements.next(available, overview)}
-          onFilter={this._onFilter}
-          onOrder={this._onOrder}
-          onToggle={this._onToggle}
-          onSeen={this._onSeen}
-          onRetry={this._onRetry}
-        />
+        <Figures.Provider value={this._figures}>
+          <Panel
+            availability={available}
+            overview={overview}
+            isSimulated={devices.value?.simulated ?? false}
+            shown={this._shown}
+            filter={this._filter}
+            order={this._order}
+            closed={this._closed}
+            announcement={this._announcements.next(available, overview)}
+            onFilter={this._onFilter}
+            onOrder={this._onOrder}
+            onToggle={this._onToggle}
+            onSeen={this._onSeen}
+            onRetry={this._onRetry}
+          />
+        </Figures.Provider>
       </Services.Provider>
     );
   }
 
-  /** At once, in the frame that the answer comes in, rather than in a task and a frame of its own. */
   protected override onUpdateRequest(message: Message): void {
-    flushSync(() => super.onUpdateRequest(message));
+    this._overview = this._newOverview();
+    const cards = this._overview?.cards ?? [];
+    this._figures.cards.show(cards);
+    this._figures.rows.show(cards.flatMap(card => card.rows));
+    super.onUpdateRequest(message);
   }
 
   protected override onAfterAttach(message: Message): void {
@@ -133,7 +142,7 @@ export class GPUPanel extends ReactWidget {
     return [devices, kernels, queue, status];
   }
 
-  private _overview(): IOverview | null {
+  private _newOverview(): IOverview | null {
     const { devices, kernels, queue } = this._model;
     if (!devices.value) {
       return null;
@@ -216,6 +225,8 @@ export class GPUPanel extends ReactWidget {
   private readonly _trans: TranslationBundle;
   private readonly _announcements: Announcements;
   private readonly _overviews: Overviews;
+  private readonly _figures = newFigures();
+  private _overview: IOverview | null = null;
   private _watches: IDisposable[] = [];
   private _filter = '';
   private _order: Order = 'gpu';

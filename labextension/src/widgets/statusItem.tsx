@@ -1,5 +1,4 @@
 import { TranslationBundle } from '@jupyterlab/translation';
-import { ReactWidget } from '@jupyterlab/ui-components';
 import { IDisposable } from '@lumino/disposable';
 import { Message } from '@lumino/messaging';
 import * as React from 'react';
@@ -8,12 +7,16 @@ import { pairOfAmounts } from '../amount';
 import { gpuIcon } from '../icons';
 import { IDevice } from '../rest';
 import { IGPUModel } from '../tokens';
+import { PromptWidget } from './promptWidget';
 
 /** How often to look: a status bar is seen from the corner of the eye, and all the time. */
 const INTERVAL_MS = 10_000;
 
+/** The same each time: an icon that is drawn anew connects to its signals anew, and asks for a frame to clean up in. */
+const ICON = <gpuIcon.react tag="span" stylesheet="statusBar" />;
+
 /** Shows in the status bar how much of all GPUs' memory is in use. */
-export class GPUStatusItem extends ReactWidget {
+export class GPUStatusItem extends PromptWidget {
   constructor(private readonly _options: GPUStatusItem.IOptions) {
     super();
     this.addClass('jp-gpu-StatusItem');
@@ -56,7 +59,7 @@ export class GPUStatusItem extends ReactWidget {
         }
         onClick={onClick}
       >
-        <gpuIcon.react tag="span" stylesheet="statusBar" />
+        {ICON}
         {text}
       </button>
     );

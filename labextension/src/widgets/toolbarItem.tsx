@@ -1,6 +1,6 @@
 import { ISessionContext } from '@jupyterlab/apputils';
 import { TranslationBundle } from '@jupyterlab/translation';
-import { ReactWidget, ToolbarButtonComponent } from '@jupyterlab/ui-components';
+import { ToolbarButtonComponent } from '@jupyterlab/ui-components';
 import { IDisposable } from '@lumino/disposable';
 import { Message } from '@lumino/messaging';
 import * as React from 'react';
@@ -8,6 +8,7 @@ import * as React from 'react';
 import { kernelSummary } from '../kernelSummary';
 import { IKernel } from '../rest';
 import { IGPUModel } from '../tokens';
+import { PromptWidget } from './promptWidget';
 
 /** How often to look while the kernel computes. */
 const BUSY_INTERVAL_MS = 2_000;
@@ -16,7 +17,7 @@ const BUSY_INTERVAL_MS = 2_000;
 const IDLE_INTERVAL_MS = 15_000;
 
 /** Shows the GPU of a notebook's kernel in its toolbar, and opens the dialog that changes it. */
-export class KernelGPUItem extends ReactWidget {
+export class KernelGPUItem extends PromptWidget {
   constructor(private readonly _options: KernelGPUItem.IOptions) {
     super();
     this.addClass('jp-gpu-ToolbarItem');

@@ -1,0 +1,96 @@
+import { LeaseColours } from '../colours';
+import { areCardsAlike, areRowsAlike } from '../likeness';
+import { ICard, IRow, Overviews } from '../overview';
+import { device, holder, lease } from './fakes';
+
+const GIB = 2 ** 30;
+
+/** Something else of the same kind. */
+function other(value: unknown): unknown {
+  switch (typeof value) {
+    case 'number':
+      return value + 1;
+    case 'boolean':
+      return !value;
+    case 'string':
+      return `${value}!`;
+    default:
+      return Array.isArray(value) ? [...value, { pid: 1 }] : { usage: 'why' };
+  }
+}
+
+/** The fields of an object whose change alone `isAlike` does not mind. */
+function figuresOf<T extends object>(
+  item: T,
+  isAlike: (changed: T) => boolean
+): string[] {
+  return Object.keys(item)
+    .filter(name =>
+      isAlike({ ...item, [name]: other(item[name as keyof T]) } as T)
+    )
+    .sort();
+}
+
+describe('what is alike', () => {
+  let card: ICard;
+  let row: IRow;
+
+  beforeEach(() => {
+    const facts = {
+      time: 10_000,
+      devices: [device('0', { leases: [lease('a')] })],
+      kernels: [holder('a')],
+      queue: []
+    };
+    const view = {
+      filter: '',
+      order: 'gpu' as const,
+      nearCap_percent: 90,
+      isSeen: () => true
+    };
+    [card] = new Overviews(new LeaseColours()).next(facts, view).cards;
+    [row] = card.rows;
+  });
+
+  it('are rows that differ in what their figures show, and in nothing else', () => {
+    expect(figuresOf(row, changed => areRowsAlike(row, changed))).toEqual([
+      'end_s',
+      'peak_bytes',
+      'scale_bytes',
+      'used_bytes',
+      'utilization_percent'
+    ]);
+  });
+
+  it('are not rows of which one shows the state in place of the utilisation, or no peak', () => {
+    expect(areRowsAlike(row, { ...row, utilization_percent: null })).toBe(
+      false
+    );
+    expect(areRowsAlike(row, { ...row, peak_bytes: null })).toBe(false);
+  });
+
+  it('are cards of which the devices differ in figures alone', () => {
+    const figures = figuresOf(card.device, changed =>
+      areCardsAlike(card, { ...card, device: changed })
+    );
+    expect(figures).toEqual([
+      'available_bytes',
+      'leases',
+      'memory_free_bytes',
+      'memory_used_bytes',
+      'power_watts',
+      'reserved_bytes',
+      'temperature_celsius',
+      'utilization_percent'
+    ]);
+  });
+
+  it('are cards of which the rows are', () => {
+    const rows = [{ ...row, used_bytes: GIB }];
+    expect(areCardsAlike(card, { ...card, rows })).toBe(true);
+    const near = [{ ...row, condition: 'near-cap' as const }];
+    expect(areCardsAlike(card, { ...card, rows: near })).toBe(false);
+    expect(areCardsAlike(card, { ...card, rows: [] })).toBe(false);
+    expect(areCardsAlike(card, { ...card, hiddenRows: 1 })).toBe(false);
+  });
+});
