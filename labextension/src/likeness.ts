@@ -1,4 +1,4 @@
-/** Whether what was drawn can stay, because nothing but figures has changed, which come to the page by themselves. */
+/** What is the same as before, and what differs in figures alone, which come to the page by themselves. */
 
 import { JSONExt, ReadonlyPartialJSONValue } from '@lumino/coreutils';
 
@@ -55,14 +55,20 @@ export function areCardsAlike(a: ICard, b: ICard): boolean {
   );
 }
 
-function haveSame<T extends object>(
+/**
+ * Whether two objects of one kind have the same in all fields.
+ *
+ * @param except - the fields that do not count
+ */
+export function haveSame<T extends object>(
   a: T,
   b: T,
-  figures: ReadonlySet<keyof T>
+  except?: ReadonlySet<keyof T>
 ): boolean {
   for (const name in a) {
     if (
-      !figures.has(name) &&
+      !Object.is(a[name], b[name]) &&
+      !except?.has(name) &&
       !JSONExt.deepEqual(
         a[name] as ReadonlyPartialJSONValue,
         b[name] as ReadonlyPartialJSONValue

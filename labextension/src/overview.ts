@@ -6,6 +6,7 @@
 
 import { nearsCap } from './cap';
 import { LeaseColours } from './colours';
+import { haveSame } from './likeness';
 import {
   Hold,
   IDevice,
@@ -381,20 +382,11 @@ export function steady<T extends object>(
   const byKey = new Map(last.map(item => [item[key], item]));
   const items = next.map(item => {
     const before = byKey.get(item[key]);
-    return before && haveSameFields(before, item) ? before : item;
+    return before && haveSame(before, item) ? before : item;
   });
   const isSame =
     items.length === last.length && items.every((item, i) => item === last[i]);
   return isSame ? last : items;
-}
-
-function haveSameFields<T extends object>(a: T, b: T): boolean {
-  for (const name in a) {
-    if (!Object.is(a[name], b[name])) {
-      return false;
-    }
-  }
-  return true;
 }
 
 function conditionOn(

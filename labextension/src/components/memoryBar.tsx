@@ -17,11 +17,21 @@ export const MemoryBar = React.memo(
     const { trans } = useServices();
     const { cards } = React.useContext(Figures);
     const ref = React.useRef<HTMLDivElement>(null);
-    const tell = React.useCallback(
-      (card: ICard) => draw(ref.current!, card, trans),
-      [trans]
-    );
-    useFigures(cards, uuid, tell);
+    const draw = React.useMemo(() => {
+      let drawn: ICard | null = null;
+      return (card: ICard) => {
+        const bar = ref.current!;
+        bar.setAttribute('aria-label', total(card.device, trans));
+        if (
+          card.segments !== drawn?.segments ||
+          card.device.memory_bytes !== drawn.device.memory_bytes
+        ) {
+          bar.style.backgroundImage = background(card);
+        }
+        drawn = card;
+      };
+    }, [trans]);
+    useFigures(cards, uuid, draw);
     return (
       <div
         ref={ref}
@@ -37,15 +47,9 @@ export const MemoryBar = React.memo(
   }
 );
 
-function draw(
-  bar: HTMLElement,
-  { device, segments }: ICard,
-  trans: TranslationBundle
-): void {
-  bar.setAttribute('aria-label', total(device, trans));
-  // Right in the style: by way of a property of our own it would take the page twice as long.
-  const gradient = memoryGradient(segments, device.memory_bytes);
-  bar.style.backgroundImage = `${gradient}, var(--gpu-foreign)`;
+/** Right in the style: by way of a property of our own it would take the page twice as long. */
+function background({ device, segments }: ICard): string {
+  return `${memoryGradient(segments, device.memory_bytes)}, var(--gpu-foreign)`;
 }
 
 /** The whole bar in words, a line for each segment. */
