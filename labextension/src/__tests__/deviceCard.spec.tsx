@@ -6,9 +6,7 @@ import { DeviceCard } from '../components/deviceCard';
 import { Figures, newFigures } from '../components/services';
 import { ICard, Overviews } from '../overview';
 import { IDevice, IKernel } from '../rest';
-import { device, holder, lease } from './fakes';
-
-const GIB = 2 ** 30;
+import { device, facts, GIB, lease, using, VIEW } from './fakes';
 
 const SHOWN = {
   sparklines: true,
@@ -23,14 +21,6 @@ function gpu(change: Partial<IDevice> = {}): IDevice {
   return device('0', { leases: [lease('a')], ...change });
 }
 
-function using(used_bytes: number, change: object = {}): IKernel {
-  const found = holder('a');
-  return {
-    ...found,
-    devices: [{ ...found.devices[0], used_bytes, ...change }]
-  };
-}
-
 describe('DeviceCard', () => {
   const figures = newFigures();
   let overviews: Overviews;
@@ -39,16 +29,7 @@ describe('DeviceCard', () => {
 
   /** Work out the next second's card, and let its figures come to the page. */
   function tell(found: IDevice, kernel: IKernel): ICard {
-    const view = {
-      filter: '',
-      order: 'gpu' as const,
-      nearCap_percent: 90,
-      isSeen: () => true
-    };
-    const [card] = overviews.next(
-      { time: 10_000, devices: [found], kernels: [kernel], queue: [] },
-      view
-    ).cards;
+    const [card] = overviews.next(facts([found], [kernel]), VIEW).cards;
     figures.cards.show([card]);
     figures.rows.show(card.rows);
     return card;
@@ -64,6 +45,9 @@ describe('DeviceCard', () => {
     );
   }
 
+  const barText = () =>
+    node.querySelector('[role=img]')!.getAttribute('aria-label');
+
   const text = (selector: string) => node.querySelector(selector)!.textContent;
 
   beforeEach(() => {
@@ -73,7 +57,7 @@ describe('DeviceCard', () => {
     overviews = new Overviews(new LeaseColours());
     node = document.body.appendChild(document.createElement('div'));
     root = createRoot(node);
-    draw(tell(gpu({ memory_used_bytes: 3 * GIB }), using(2 * GIB)));
+    draw(tell(gpu({ memory_used_bytes: 3 * GIB }), using('a', 2 * GIB)));
   });
 
   afterEach(() => {
@@ -87,47 +71,53 @@ describe('DeviceCard', () => {
     expect(text('.jp-gpu-Row-memory')).toBe('2.0 / 8 GiB');
     expect(text('.jp-gpu-Row-utilization')).toBe('10 %');
     expect(text('.jp-gpu-Row-peak')).toContain('peak 3 GiB');
-    expect(node.querySelector('[role=img]')!.getAttribute('aria-label')).toBe(
-      '3 GiB of 40 GiB in use.'
-    );
+    expect(barText()).toBe('3 GiB of 40 GiB in use.');
   });
 
   it('follows its figures without being drawn anew', () => {
     const line = node.querySelector('.jp-gpu-Row-memory')!.firstChild;
     tell(
       gpu({ memory_used_bytes: 5 * GIB, temperature_celsius: 61 }),
-      using(4 * GIB, { utilization_percent: 77, peak_bytes: 5 * GIB })
+      using('a', 4 * GIB, { utilization_percent: 77, peak_bytes: 5 * GIB })
     );
     expect(text('.jp-gpu-Figure-memory')).toBe('5.0 / 40 GiB');
     expect(text('.jp-gpu-Figure-temperature')).toBe('61 °C');
     expect(text('.jp-gpu-Row-memory')).toBe('4.0 / 8 GiB');
     expect(text('.jp-gpu-Row-utilization')).toBe('77 %');
     expect(text('.jp-gpu-Row-peak')).toContain('peak 5 GiB');
-    expect(node.querySelector('[role=img]')!.getAttribute('aria-label')).toBe(
-      '5 GiB of 40 GiB in use.'
-    );
+    expect(barText()).toBe('5 GiB of 40 GiB in use.');
     expect(node.querySelector('.jp-gpu-Row-memory')!.firstChild).toBe(line);
   });
 
   it('is drawn anew for what is more than a figure, and its figures stay right', () => {
-    tell(gpu(), using(4 * GIB));
-    draw(tell(gpu(), using(7.8 * GIB)));
+    tell(gpu(), using('a', 4 * GIB));
+    draw(tell(gpu(), using('a', 7.8 * GIB)));
     expect(
       node.querySelector('.jp-gpu-Row')!.getAttribute('data-condition')
     ).toBe('near-cap');
     expect(text('.jp-gpu-Row-memory')).toBe('7.8 / 8 GiB');
-    draw(tell(gpu(), using(2 * GIB)));
+    draw(tell(gpu(), using('a', 2 * GIB)));
     expect(
       node.querySelector('.jp-gpu-Row')!.getAttribute('data-condition')
     ).toBe('idle');
     expect(text('.jp-gpu-Row-memory')).toBe('2.0 / 8 GiB');
   });
 
+  it('paints its bar anew only where what is in it has changed', () => {
+    const { style } = node.querySelector<HTMLElement>('[role=img]')!;
+    const paint = jest.spyOn(style, 'backgroundImage', 'set');
+    tell(gpu({ memory_used_bytes: 3 * GIB }), using('a', 2 * GIB));
+    tell(gpu({ memory_used_bytes: 3 * GIB, power_watts: 9 }), using('a', 1));
+    expect(paint).toHaveBeenCalledTimes(0);
+    tell(gpu({ memory_used_bytes: 5 * GIB }), using('a', 2 * GIB));
+    expect(paint).toHaveBeenCalledTimes(1);
+  });
+
   it('says in words what its bar shows, to whoever points at it', () => {
     const bar = node.querySelector<HTMLElement>('[role=img]')!;
     tell(
       gpu({ memory_used_bytes: 2 * GIB, available_bytes: 32 * GIB }),
-      using(2 * GIB)
+      using('a', 2 * GIB)
     );
     React.act(() => {
       bar.dispatchEvent(new MouseEvent('mouseover', { bubbles: true }));

@@ -2,19 +2,23 @@ import { ISessionContext } from '@jupyterlab/apputils';
 import { Kernel, KernelSpec, Session } from '@jupyterlab/services';
 import { Signal } from '@lumino/signaling';
 
+import { IFacts, IView } from '../overview';
 import {
   IChangedKernel,
   IDevice,
   IDevices,
   IHistory,
   IKernel,
-  ILease,
+  IKernelDevice,
   IKernels,
+  ILease,
   IQueue,
   IQueueEntry,
   IStatus
 } from '../rest';
 import { IGPUAPI } from '../tokens';
+
+export const GIB = 2 ** 30;
 
 /** A session context of which tests say what happens, in the order in which JupyterLab's own says it. */
 export class FakeContext {
@@ -212,7 +216,7 @@ export function device(index: string, change: Partial<IDevice> = {}): IDevice {
     uuid: `GPU-${index}`,
     index,
     name: 'NVIDIA A100',
-    memory_bytes: 40 * 2 ** 30,
+    memory_bytes: 40 * GIB,
     pci_address: null,
     compute_capability: '8.0',
     parent_uuid: null,
@@ -221,14 +225,14 @@ export function device(index: string, change: Partial<IDevice> = {}): IDevice {
     simulated: false,
     lost: false,
     memory_used_bytes: 0,
-    memory_free_bytes: 40 * 2 ** 30,
+    memory_free_bytes: 40 * GIB,
     utilization_percent: 0,
     temperature_celsius: 30,
     power_watts: 50,
     power_limit_watts: 400,
     reasons: {},
     reserved_bytes: 0,
-    available_bytes: 40 * 2 ** 30,
+    available_bytes: 40 * GIB,
     foreign_bytes: 0,
     leases: [],
     foreign: [],
@@ -277,9 +281,9 @@ export function lease(id: string, change: Partial<ILease> = {}): ILease {
   return {
     lease_id: `lease-${id}`,
     kind: 'reserved',
-    memory_bytes: 8 * 2 ** 30,
-    cap_bytes: 8 * 2 ** 30,
-    used_bytes: 2 * 2 ** 30,
+    memory_bytes: 8 * GIB,
+    cap_bytes: 8 * GIB,
+    used_bytes: 2 * GIB,
     over_cap: false,
     owner: {
       kind: 'kernel',
@@ -303,10 +307,10 @@ export function holder(id: string, change: Partial<IKernel> = {}): IKernel {
         uuid: 'GPU-0',
         index: '0',
         kind: 'reserved',
-        memory_bytes: 8 * 2 ** 30,
-        cap_bytes: 8 * 2 ** 30,
-        used_bytes: 2 * 2 ** 30,
-        peak_bytes: 3 * 2 ** 30,
+        memory_bytes: 8 * GIB,
+        cap_bytes: 8 * GIB,
+        used_bytes: 2 * GIB,
+        peak_bytes: 3 * GIB,
         peak_kind: 'exact',
         utilization_percent: 10,
         source: 'account',
@@ -316,6 +320,36 @@ export function holder(id: string, change: Partial<IKernel> = {}): IKernel {
     ...change
   });
 }
+
+/** The kernel that holds 8 GiB of GPU 0, using so much of it. */
+export function using(
+  id: string,
+  used_bytes: number,
+  change: Partial<IKernelDevice> = {}
+): IKernel {
+  const found = holder(id);
+  return {
+    ...found,
+    devices: [{ ...found.devices[0], used_bytes, ...change }]
+  };
+}
+
+/** What the panel's overview is worked out of. */
+export function facts(
+  devices: IDevice[],
+  kernels: IKernel[],
+  change: Partial<IFacts> = {}
+): IFacts {
+  return { time: 10_000, devices, kernels, queue: [], ...change };
+}
+
+/** How people see it at first. */
+export const VIEW: IView = {
+  filter: '',
+  order: 'gpu',
+  nearCap_percent: 90,
+  isSeen: () => true
+};
 
 export function entry(
   id: string,

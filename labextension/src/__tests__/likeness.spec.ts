@@ -1,9 +1,7 @@
 import { LeaseColours } from '../colours';
 import { areCardsAlike, areRowsAlike } from '../likeness';
 import { ICard, IRow, Overviews } from '../overview';
-import { device, holder, lease } from './fakes';
-
-const GIB = 2 ** 30;
+import { device, facts, GIB, holder, lease, VIEW } from './fakes';
 
 /** Something else of the same kind. */
 function other(value: unknown): unknown {
@@ -36,19 +34,8 @@ describe('what is alike', () => {
   let row: IRow;
 
   beforeEach(() => {
-    const facts = {
-      time: 10_000,
-      devices: [device('0', { leases: [lease('a')] })],
-      kernels: [holder('a')],
-      queue: []
-    };
-    const view = {
-      filter: '',
-      order: 'gpu' as const,
-      nearCap_percent: 90,
-      isSeen: () => true
-    };
-    [card] = new Overviews(new LeaseColours()).next(facts, view).cards;
+    const known = facts([device('0', { leases: [lease('a')] })], [holder('a')]);
+    [card] = new Overviews(new LeaseColours()).next(known, VIEW).cards;
     [row] = card.rows;
   });
 

@@ -1,29 +1,17 @@
 import { LeaseColours } from '../colours';
-import { IFacts, IOverview, IView, Overviews } from '../overview';
-import { IDevice, IKernel } from '../rest';
-import { device, entry, holder, kernel, lease } from './fakes';
-
-const GIB = 2 ** 30;
-
-function using(id: string, used_bytes: number): IKernel {
-  const found = holder(id);
-  return { ...found, devices: [{ ...found.devices[0], used_bytes }] };
-}
-
-function facts(
-  devices: IDevice[],
-  kernels: IKernel[],
-  change: Partial<IFacts> = {}
-): IFacts {
-  return { time: 10_000, devices, kernels, queue: [], ...change };
-}
-
-const VIEW: IView = {
-  filter: '',
-  order: 'gpu',
-  nearCap_percent: 90,
-  isSeen: () => true
-};
+import { IOverview, IView, Overviews } from '../overview';
+import { IKernel } from '../rest';
+import {
+  device,
+  entry,
+  facts,
+  GIB,
+  holder,
+  kernel,
+  lease,
+  using,
+  VIEW
+} from './fakes';
 
 describe('Overviews', () => {
   let overviews: Overviews;
