@@ -89,6 +89,8 @@ def look(
     kinship = kinship or Kinship(most_pidfds=0)
     inventory = visible(backend.inventory())
     usage = backend.usage([device.uuid for device in inventory.leasable]) if inventory.devices else {}
+    # What was lost or found while it was asked is in the inventory of this look too; else this costs next to nothing.
+    inventory = visible(backend.inventory())
     kinship.refresh()
     descents = kinship.of_all(process.pid for each in usage.values() for process in each.processes or ())
     if kinship.other_namespace and not backend.simulated and UNKNOWN in descents.values():

@@ -20,6 +20,8 @@ from nvml_stand_in import (
     build,
 )
 
+from jupyter_gpu.leases.survey import look
+
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
@@ -186,6 +188,21 @@ def test_a_lost_gpu_stays_listed_is_reported_and_does_not_disturb_the_others(
     assert codes(inventory) == ["device-lost" if code == GPU_IS_LOST else "device-reset-required"]
     assert bad in inventory.problems[0].message
     assert is_one_sentence(inventory.problems[0].advice)
+
+
+def test_a_look_that_finds_a_gpu_lost_or_back_says_so_itself(
+    stand_in: NVMLStandIn, backend: NVMLBackend, clock: Clock
+) -> None:
+    bad = stand_in.add_gpu()
+    stand_in.add_gpu()
+    assert codes(look(backend).inventory) == []
+    stand_in.lose(bad)
+    lost = look(backend)
+    assert (lost.usage[bad].lost, codes(lost.inventory)) == (True, ["device-lost"])
+    stand_in.found(bad)
+    clock.advance(backend.inventory_interval_s)
+    found = look(backend)
+    assert (found.usage[bad].lost, codes(found.inventory)) == (False, [])
 
 
 def test_a_lost_gpu_is_asked_no_more_than_once_per_sample(stand_in: NVMLStandIn, backend: NVMLBackend) -> None:
