@@ -42,6 +42,9 @@ class Notebook:
                 output.shown.append(content["data"])
 
         reply = await self.client.execute_interactive(code, output_hook=collect, timeout=TIMEOUT_S)
+        while reply["content"]["status"] == "aborted":
+            # It came while the kernel turned away what was in line behind a cell that failed.
+            reply = await self.client.execute_interactive(code, output_hook=collect, timeout=TIMEOUT_S)
         if reply["content"]["status"] == "error":
             output.error = f"{reply['content'].get('ename')}: {reply['content'].get('evalue')}"
         return output

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from until import until
 
 from jupyter_gpu.leases.lease import Lease, LeaseState
 from jupyter_gpu.leases.ledger import Ledger, LedgerError
@@ -110,7 +111,8 @@ def test_what_a_killed_server_held_is_there_for_others(
     assert [lease.id for lease in ledger.leases()] == ["theirs"]
     other_server.kill()
     assert ledger.leases() == []
-    assert ask_once(ledger, new_ask, survey).state is LeaseState.HELD
+    # Not at once where a process of anybody's has just been forked, which may have been meant to use the lease.
+    until(lambda: ask_once(ledger, new_ask, survey).state is LeaseState.HELD)
 
 
 def test_directory_and_files_are_for_this_user_only(
