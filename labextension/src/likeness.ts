@@ -2,7 +2,7 @@
 
 import { JSONExt, ReadonlyPartialJSONValue } from '@lumino/coreutils';
 
-import { ICard, IRow } from './overview';
+import { ICard, IOverview, IRow } from './overview';
 import { IDevice } from './rest';
 
 const ROW_FIGURES: ReadonlySet<keyof IRow> = new Set([
@@ -23,6 +23,13 @@ const DEVICE_FIGURES: ReadonlySet<keyof IDevice> = new Set([
   'power_watts',
   // What is drawn of them is in the rows.
   'leases'
+] as const);
+
+const OVERVIEW_FIGURES: ReadonlySet<keyof IOverview> = new Set([
+  'time',
+  'cards',
+  'memory_used_bytes',
+  'memory_bytes'
 ] as const);
 
 /** Where there is room for one of the two only: the utilisation of a kernel that computes, the state of any other. */
@@ -52,6 +59,17 @@ export function areCardsAlike(a: ICard, b: ICard): boolean {
       a.rows.length === b.rows.length &&
       a.rows.every((row, i) => areRowsAlike(row, b.rows[i])) &&
       haveSame(a.device, b.device, DEVICE_FIGURES))
+  );
+}
+
+/** Whether two overviews differ in figures alone, their own and their cards'. */
+export function areOverviewsAlike(a: IOverview, b: IOverview): boolean {
+  return (
+    // Whoever waits has waited longer each second.
+    (a.time === b.time || !b.waiting.length) &&
+    a.cards.length === b.cards.length &&
+    a.cards.every((card, i) => areCardsAlike(card, b.cards[i])) &&
+    haveSame(a, b, OVERVIEW_FIGURES)
   );
 }
 

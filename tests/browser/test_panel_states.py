@@ -40,6 +40,16 @@ WATCH_LIVE_REGIONS = """() => {
 }"""
 FIGURES = ("devices", "kernels", "queue", "history")
 """What the server has to work for; its status is asked for now and then, for as long as kernels can be picked."""
+BAR_AND_SWATCH = """() => {
+    const card = document.querySelector('#jupyter-gpu-panel [data-uuid]');
+    const bar = card.querySelector('canvas');
+    const pixel = x => [...bar.getContext('2d').getImageData(x, bar.height / 2, 1, 1).data].slice(0, 3);
+    const probe = document.createElement('canvas').getContext('2d');
+    probe.fillStyle = getComputedStyle(card.querySelector('.jp-gpu-Swatch')).backgroundColor;
+    probe.fillRect(0, 0, 1, 1);
+    const swatch = [...probe.getImageData(0, 0, 1, 1).data].slice(0, 3);
+    return { begin: pixel(0), end: pixel(bar.width - 1), swatch, excess: bar.width - bar.clientWidth };
+}"""
 CONTROLS = {"button", "checkbox", "combobox", "img", "image", "link", "region", "searchbox", "textbox"}
 """Roles of which a screen reader says nothing useful without a name."""
 
@@ -68,6 +78,25 @@ def let_pass(page: Page, fleet: Fleet, looks: int) -> None:
         return fleet.asked.get("devices", 0) >= end
 
     wait_for(has_looked, f"{looks} looks at the devices", 60)
+
+
+def test_the_bar_is_painted_in_the_colours_of_its_kernels_and_of_the_theme(
+    fleet_panel: Callable[[Fleet], PanelPage], page: Page
+) -> None:
+    panel = fleet_panel(Fleet(1, [1], foreign=False))
+    panel.lab.set_theme("JupyterLab Light")
+
+    def painted() -> dict[str, Any] | None:
+        page.wait_for_timeout(50)
+        bar = dict(page.evaluate(BAR_AND_SWATCH))
+        return bar if bar["begin"] == bar["swatch"] else None
+
+    light = wait_for(painted, "a bar that begins in its kernel's colour", 60)
+    assert light["begin"] != light["end"]
+    assert light["excess"] == 0, "as many pixels as it is wide"
+    panel.lab.set_theme("JupyterLab Dark")
+    dark = wait_for(lambda: (bar := painted()) and bar["end"] != light["end"] and bar, "a bar in dark colours", 60)
+    assert dark["begin"] != light["begin"]
 
 
 def test_without_a_gpu_the_panel_says_what_the_doctor_says(server: LabServer, page: Page) -> None:

@@ -370,6 +370,44 @@ export function entry(
   };
 }
 
+/**
+ * Give the page what browsers have: everything is in sight, a canvas is 400 pixels wide and 10 high, and there is always
+ * time.
+ *
+ * @returns what is told of each rectangle that is filled on a canvas
+ */
+export function browser(): { fillRect: jest.Mock } {
+  const fillRect = jest.fn();
+  const nothing = () => undefined;
+  const context = {
+    fillRect,
+    save: nothing,
+    beginPath: nothing,
+    rect: nothing,
+    clip: nothing,
+    moveTo: nothing,
+    lineTo: nothing,
+    stroke: nothing,
+    restore: nothing
+  };
+  jest
+    .spyOn(HTMLCanvasElement.prototype, 'getContext')
+    .mockReturnValue(context as unknown as RenderingContext);
+  Object.assign(globalThis, {
+    IntersectionObserver: class {
+      observe = nothing;
+      disconnect = nothing;
+    },
+    ResizeObserver: class {
+      constructor(private readonly _told: (entries: object[]) => void) {}
+      observe = () => this._told([{ contentRect: { width: 400, height: 10 } }]);
+      disconnect = nothing;
+    },
+    requestIdleCallback: (act: () => void) => setTimeout(act)
+  });
+  return { fillRect };
+}
+
 /** Let all that is ready to run do so, promises and their followers included. */
 export function settled(): Promise<void> {
   return new Promise(resolve => setTimeout(resolve));

@@ -1,7 +1,7 @@
 import { LeaseColours } from '../colours';
-import { areCardsAlike, areRowsAlike } from '../likeness';
-import { ICard, IRow, Overviews } from '../overview';
-import { device, facts, GIB, holder, lease, VIEW } from './fakes';
+import { areCardsAlike, areOverviewsAlike, areRowsAlike } from '../likeness';
+import { ICard, IOverview, IRow, Overviews } from '../overview';
+import { device, entry, facts, GIB, holder, lease, VIEW } from './fakes';
 
 /** Something else of the same kind. */
 function other(value: unknown): unknown {
@@ -30,12 +30,14 @@ function figuresOf<T extends object>(
 }
 
 describe('what is alike', () => {
+  let overview: IOverview;
   let card: ICard;
   let row: IRow;
 
   beforeEach(() => {
     const known = facts([device('0', { leases: [lease('a')] })], [holder('a')]);
-    [card] = new Overviews(new LeaseColours()).next(known, VIEW).cards;
+    overview = new Overviews(new LeaseColours()).next(known, VIEW);
+    [card] = overview.cards;
     [row] = card.rows;
   });
 
@@ -79,5 +81,26 @@ describe('what is alike', () => {
     expect(areCardsAlike(card, { ...card, rows: near })).toBe(false);
     expect(areCardsAlike(card, { ...card, rows: [] })).toBe(false);
     expect(areCardsAlike(card, { ...card, hiddenRows: 1 })).toBe(false);
+  });
+
+  it('are overviews that differ in what is in use, of which the cards are', () => {
+    const figures = figuresOf(overview, changed =>
+      areOverviewsAlike(overview, { ...changed, cards: overview.cards })
+    );
+    expect(figures).toEqual([
+      'cards',
+      'memory_bytes',
+      'memory_used_bytes',
+      'time'
+    ]);
+    const cards = [{ ...card, hiddenRows: 1 }];
+    expect(areOverviewsAlike(overview, { ...overview, cards })).toBe(false);
+    expect(areOverviewsAlike(overview, { ...overview, cards: [] })).toBe(false);
+  });
+
+  it('are not overviews of different moments while somebody waits', () => {
+    const before = { ...overview, waiting: [entry('a')] };
+    expect(areOverviewsAlike(before, { ...before })).toBe(true);
+    expect(areOverviewsAlike(before, { ...before, time: 10_001 })).toBe(false);
   });
 });

@@ -2,7 +2,7 @@ import { TranslationBundle } from '@jupyterlab/translation';
 import * as React from 'react';
 
 import { readableAmount } from '../amount';
-import { memoryGradient } from '../memoryBar';
+import { BarPainter } from '../memoryBar';
 import { ICard, ISegment } from '../overview';
 import { IDevice } from '../rest';
 import { useFigures } from './figure';
@@ -14,26 +14,25 @@ import { Figures, useServices } from './services';
  */
 export const MemoryBar = React.memo(
   ({ uuid }: { uuid: string }): JSX.Element => {
-    const { trans } = useServices();
+    const { trans, barColours } = useServices();
     const { cards } = React.useContext(Figures);
-    const ref = React.useRef<HTMLDivElement>(null);
-    const draw = React.useMemo(() => {
-      let drawn: ICard | null = null;
-      return (card: ICard) => {
-        const bar = ref.current!;
-        bar.setAttribute('aria-label', total(card.device, trans));
-        if (
-          card.segments !== drawn?.segments ||
-          card.device.memory_bytes !== drawn.device.memory_bytes
-        ) {
-          bar.style.backgroundImage = background(card);
-        }
-        drawn = card;
-      };
-    }, [trans]);
+    const ref = React.useRef<HTMLCanvasElement>(null);
+    const painter = React.useRef<BarPainter | null>(null);
+    React.useLayoutEffect(() => {
+      const made = new BarPainter(ref.current!, barColours);
+      painter.current = made;
+      return () => made.dispose();
+    }, [barColours]);
+    const draw = React.useCallback(
+      ({ device, segments }: ICard) => {
+        ref.current!.setAttribute('aria-label', total(device, trans));
+        painter.current!.show(segments, device.memory_bytes);
+      },
+      [trans]
+    );
     useFigures(cards, uuid, draw);
     return (
-      <div
+      <canvas
         ref={ref}
         className="jp-gpu-Bar"
         role="img"
@@ -46,11 +45,6 @@ export const MemoryBar = React.memo(
     );
   }
 );
-
-/** Right in the style: by way of a property of our own it would take the page twice as long. */
-function background({ device, segments }: ICard): string {
-  return `${memoryGradient(segments, device.memory_bytes)}, var(--gpu-foreign)`;
-}
 
 /** The whole bar in words, a line for each segment. */
 function inWords(

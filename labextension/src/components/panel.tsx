@@ -3,11 +3,13 @@ import * as React from 'react';
 
 import { pairOfAmounts } from '../amount';
 import { IAvailability } from '../availability';
+import { areOverviewsAlike, haveSame } from '../likeness';
 import { IOverview, Order } from '../overview';
 import { DeviceCard, IShown } from './deviceCard';
+import { Figure } from './figure';
 import { EmptyState, ProblemNotice, StaleNotice } from './notices';
 import { useRoving } from './roving';
-import { useServices } from './services';
+import { ALL, Figures, useServices } from './services';
 import { UnassignedList, WaitingList } from './waitingList';
 
 /** From so many kernels on there is something to sort and to search. */
@@ -38,6 +40,25 @@ export interface IPanelProps {
   readonly onSeen: (uuid: string, isSeen: boolean) => void;
   readonly onRetry: () => void;
 }
+
+/** Whether a panel shows the same with either, but for figures, which come to the page by themselves. */
+export function arePanelsAlike(
+  { availability: a, overview: before, ...others }: IPanelProps,
+  { availability: b, overview: after, ...next }: IPanelProps
+): boolean {
+  return (
+    before !== null &&
+    after !== null &&
+    Object.entries(others).every(([name, value]) =>
+      Object.is(value, next[name as keyof typeof next])
+    ) &&
+    haveSame(a, b, b.isStale ? undefined : ARRIVAL) &&
+    areOverviewsAlike(before, after)
+  );
+}
+
+/** Nobody is told when it was while the figures are new. */
+const ARRIVAL: ReadonlySet<keyof IAvailability> = new Set(['arrived_ms']);
 
 /** The GPU panel. */
 export function Panel(props: IPanelProps): JSX.Element {
@@ -150,6 +171,7 @@ function Summary(
   props: IPanelProps & { readonly overview: IOverview }
 ): JSX.Element {
   const { trans } = useServices();
+  const { whole } = React.useContext(Figures);
   const { overview, filter, order, onFilter, onOrder } = props;
   const many =
     overview.leaseCount >= MANY_KERNELS ||
@@ -161,9 +183,12 @@ function Summary(
         <span className="jp-gpu-Summary-count">
           {trans._n('%1 GPU', '%1 GPUs', overview.deviceCount)}
         </span>
-        <span className="jp-gpu-Summary-memory">
-          {pairOfAmounts(overview.memory_used_bytes, overview.memory_bytes)}
-        </span>
+        <Figure
+          className="jp-gpu-Summary-memory"
+          source={whole}
+          of={ALL}
+          text={memoryText}
+        />
         {props.isSimulated && (
           <span
             className="jp-gpu-Chip"
@@ -203,6 +228,10 @@ function Summary(
       )}
     </div>
   );
+}
+
+function memoryText({ memory_used_bytes, memory_bytes }: IOverview): string {
+  return pairOfAmounts(memory_used_bytes, memory_bytes);
 }
 
 function orders(trans: TranslationBundle): [Order, string][] {

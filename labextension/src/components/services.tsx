@@ -2,13 +2,15 @@ import { nullTranslator, TranslationBundle } from '@jupyterlab/translation';
 import * as React from 'react';
 
 import { LiveFigures } from '../liveFigures';
-import { ICard, IRow } from '../overview';
+import { BarColours } from '../memoryBar';
+import { ICard, IOverview, IRow } from '../overview';
 import { IUsageHistory, TRANSLATION_DOMAIN } from '../tokens';
 
 /** What the panel's components need of the application. All of it stays the same while the panel lives. */
 export interface IPanelServices {
   readonly trans: TranslationBundle;
   readonly history: IUsageHistory;
+  readonly barColours: BarColours;
   /** Run a command. */
   readonly run: (command: string, args: { [name: string]: string }) => void;
   /** Open the menu of a kernel's actions below an element. */
@@ -23,15 +25,19 @@ export const Services = React.createContext<IPanelServices>({
     load: () => Promise.resolve(),
     loaded: { connect: () => false, disconnect: () => false }
   },
+  barColours: new BarColours(),
   run: () => undefined,
   openKernelMenu: () => undefined
 });
 
-/** The figures of what the panel shows, by the keys of its rows and the UUIDs of its cards. */
+/** The figures of what the panel shows: by the keys of its rows, by the UUIDs of its cards, and of all by `ALL`. */
 export interface IFigures {
   readonly rows: LiveFigures<IRow>;
   readonly cards: LiveFigures<ICard>;
+  readonly whole: LiveFigures<IOverview>;
 }
+
+export const ALL = 'all';
 
 export const Figures = React.createContext<IFigures>(newFigures());
 
@@ -39,7 +45,8 @@ export const Figures = React.createContext<IFigures>(newFigures());
 export function newFigures(): IFigures {
   return {
     rows: new LiveFigures(row => row.key),
-    cards: new LiveFigures(card => card.device.uuid)
+    cards: new LiveFigures(card => card.device.uuid),
+    whole: new LiveFigures(() => ALL)
   };
 }
 

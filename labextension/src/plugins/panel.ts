@@ -3,11 +3,12 @@ import {
   JupyterFrontEnd,
   JupyterFrontEndPlugin
 } from '@jupyterlab/application';
-import { ICommandPalette } from '@jupyterlab/apputils';
+import { ICommandPalette, IThemeManager } from '@jupyterlab/apputils';
 import { ISettingRegistry } from '@jupyterlab/settingregistry';
 import { ITranslator, nullTranslator } from '@jupyterlab/translation';
 import { Menu } from '@lumino/widgets';
 
+import { BarColours } from '../memoryBar';
 import { CommandIDs, IGPUModel, TRANSLATION_DOMAIN } from '../tokens';
 import { GPUPanel } from '../widgets/panel';
 import { SETTINGS_ID } from './model';
@@ -21,22 +22,32 @@ const plugin: JupyterFrontEndPlugin<void> = {
   description: 'Adds the panel that shows all GPUs and who uses what.',
   autoStart: true,
   requires: [IGPUModel],
-  optional: [ISettingRegistry, ICommandPalette, ILayoutRestorer, ITranslator],
+  optional: [
+    ISettingRegistry,
+    ICommandPalette,
+    ILayoutRestorer,
+    IThemeManager,
+    ITranslator
+  ],
   activate: (
     app: JupyterFrontEnd,
     model: IGPUModel,
     settingRegistry: ISettingRegistry | null,
     palette: ICommandPalette | null,
     restorer: ILayoutRestorer | null,
+    themes: IThemeManager | null,
     translator: ITranslator | null
   ): void => {
     const trans = (translator ?? nullTranslator).load(TRANSLATION_DOMAIN);
     const { commands, shell } = app;
+    const barColours = new BarColours();
+    themes?.themeChanged.connect(() => barColours.forget());
     const panel = new GPUPanel({
       model,
       services: {
         trans,
         history: model.history,
+        barColours,
         run: (command, args) => void commands.execute(command, args),
         openKernelMenu: (kernelId, anchor) => {
           const menu = kernelMenu(app, kernelId);

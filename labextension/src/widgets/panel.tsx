@@ -7,7 +7,7 @@ import * as React from 'react';
 import { Announcements } from '../announcements';
 import { availability } from '../availability';
 import { IShown } from '../components/deviceCard';
-import { Panel } from '../components/panel';
+import { arePanelsAlike, IPanelProps, Panel } from '../components/panel';
 import {
   Figures,
   IPanelServices,
@@ -64,44 +64,30 @@ export class GPUPanel extends PromptWidget {
     super.dispose();
   }
 
-  protected override render(): JSX.Element {
-    const { devices, kernels, queue, status } = this._model;
-    const available = availability(
-      status,
-      devices,
-      [kernels, queue],
-      this._trans
-    );
-    const overview = this._overview;
+  protected override render(): JSX.Element | null {
     return (
-      <Services.Provider value={this._services}>
-        <Figures.Provider value={this._figures}>
-          <Panel
-            availability={available}
-            overview={overview}
-            isSimulated={devices.value?.simulated ?? false}
-            shown={this._shown}
-            filter={this._filter}
-            order={this._order}
-            closed={this._closed}
-            announcement={this._announcements.next(available, overview)}
-            onFilter={this._onFilter}
-            onOrder={this._onOrder}
-            onToggle={this._onToggle}
-            onSeen={this._onSeen}
-            onRetry={this._onRetry}
-          />
-        </Figures.Provider>
-      </Services.Provider>
+      this._drawn && (
+        <Services.Provider value={this._services}>
+          <Figures.Provider value={this._figures}>
+            <Panel {...this._drawn} />
+          </Figures.Provider>
+        </Services.Provider>
+      )
     );
   }
 
+  /** Draws what is more than a figure; most updates are figures alone. */
   protected override onUpdateRequest(message: Message): void {
-    this._overview = this._newOverview();
-    const cards = this._overview?.cards ?? [];
+    const overview = this._newOverview();
+    const cards = overview?.cards ?? [];
+    this._figures.whole.show(overview ? [overview] : []);
     this._figures.cards.show(cards);
     this._figures.rows.show(cards.flatMap(card => card.rows));
-    super.onUpdateRequest(message);
+    const next = this._propsWith(overview);
+    if (!this._drawn || !arePanelsAlike(this._drawn, next)) {
+      this._drawn = next;
+      super.onUpdateRequest(message);
+    }
   }
 
   protected override onAfterAttach(message: Message): void {
@@ -121,6 +107,7 @@ export class GPUPanel extends PromptWidget {
 
   protected override onBeforeDetach(message: Message): void {
     this._rest();
+    this._drawn = null;
     super.onBeforeDetach(message);
   }
 
@@ -140,6 +127,31 @@ export class GPUPanel extends PromptWidget {
   private get _feeds(): IFeed<unknown>[] {
     const { devices, kernels, queue, status } = this._model;
     return [devices, kernels, queue, status];
+  }
+
+  private _propsWith(overview: IOverview | null): IPanelProps {
+    const { devices, kernels, queue, status } = this._model;
+    const available = availability(
+      status,
+      devices,
+      [kernels, queue],
+      this._trans
+    );
+    return {
+      availability: available,
+      overview,
+      isSimulated: devices.value?.simulated ?? false,
+      shown: this._shown,
+      filter: this._filter,
+      order: this._order,
+      closed: this._closed,
+      announcement: this._announcements.next(available, overview),
+      onFilter: this._onFilter,
+      onOrder: this._onOrder,
+      onToggle: this._onToggle,
+      onSeen: this._onSeen,
+      onRetry: this._onRetry
+    };
   }
 
   private _newOverview(): IOverview | null {
@@ -226,7 +238,8 @@ export class GPUPanel extends PromptWidget {
   private readonly _announcements: Announcements;
   private readonly _overviews: Overviews;
   private readonly _figures = newFigures();
-  private _overview: IOverview | null = null;
+  /** What is drawn; null while nothing is. */
+  private _drawn: IPanelProps | null = null;
   private _watches: IDisposable[] = [];
   private _filter = '';
   private _order: Order = 'gpu';

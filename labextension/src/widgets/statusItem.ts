@@ -1,25 +1,29 @@
 import { TranslationBundle } from '@jupyterlab/translation';
 import { IDisposable } from '@lumino/disposable';
 import { Message } from '@lumino/messaging';
-import * as React from 'react';
+import { Widget } from '@lumino/widgets';
 
 import { pairOfAmounts } from '../amount';
 import { gpuIcon } from '../icons';
 import { IDevice } from '../rest';
 import { IGPUModel } from '../tokens';
-import { PromptWidget } from './promptWidget';
 
 /** How often to look: a status bar is seen from the corner of the eye, and all the time. */
 const INTERVAL_MS = 10_000;
 
-/** The same each time: an icon that is drawn anew connects to its signals anew, and asks for a frame to clean up in. */
-const ICON = <gpuIcon.react tag="span" stylesheet="statusBar" />;
-
-/** Shows in the status bar how much of all GPUs' memory is in use. */
-export class GPUStatusItem extends PromptWidget {
+/** Shows in the status bar how much of all GPUs' memory is in use. It is made once, and only its words follow. */
+export class GPUStatusItem extends Widget {
   constructor(private readonly _options: GPUStatusItem.IOptions) {
     super();
     this.addClass('jp-gpu-StatusItem');
+    this._button.type = 'button';
+    this._button.className = 'jp-gpu-StatusItem-button';
+    this._button.addEventListener('click', _options.onClick);
+    this._button.append(
+      gpuIcon.element({ tag: 'span', stylesheet: 'statusBar' }),
+      this._text
+    );
+    this.node.append(this._button);
     _options.model.updated.connect(this.update, this);
   }
 
@@ -32,8 +36,9 @@ export class GPUStatusItem extends PromptWidget {
     super.dispose();
   }
 
-  protected override render(): JSX.Element {
-    const { model, trans, onClick } = this._options;
+  protected override onUpdateRequest(message: Message): void {
+    super.onUpdateRequest(message);
+    const { model, trans } = this._options;
     const devices = (model.devices.value?.devices ?? []).filter(
       device => device.leasable
     );
@@ -46,27 +51,22 @@ export class GPUStatusItem extends PromptWidget {
         sum(devices, device => device.memory_bytes)
       )
     );
-    const stale = model.devices.freshness === 'stale';
-    return (
-      <button
-        type="button"
-        className="jp-gpu-StatusItem-button"
-        data-stale={stale || undefined}
-        title={
-          stale
-            ? trans.__('The server does not answer; these figures are old.')
-            : trans.__('GPU memory in use. Show who uses what.')
-        }
-        onClick={onClick}
-      >
-        {ICON}
-        {text}
-      </button>
-    );
+    if (this._text.data !== text) {
+      this._text.data = text;
+    }
+    const isStale = model.devices.freshness === 'stale';
+    if (isStale !== this._isStale) {
+      this._isStale = isStale;
+      this._button.toggleAttribute('data-stale', isStale);
+      this._button.title = isStale
+        ? trans.__('The server does not answer; these figures are old.')
+        : trans.__('GPU memory in use. Show who uses what.');
+    }
   }
 
   protected override onAfterAttach(message: Message): void {
     super.onAfterAttach(message);
+    this.update();
     this._follow();
   }
 
@@ -100,6 +100,9 @@ export class GPUStatusItem extends PromptWidget {
     this._watch = null;
   }
 
+  private readonly _button = document.createElement('button');
+  private readonly _text = document.createTextNode('');
+  private _isStale: boolean | null = null;
   private _watch: IDisposable | null = null;
 }
 
