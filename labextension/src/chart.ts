@@ -6,6 +6,7 @@ import 'uplot/dist/uPlot.min.css';
 
 import { readableAmount, readableUnit, unitBytes } from './amount';
 import { COLOUR_COUNT } from './colours';
+import { themeColours } from './themeColours';
 import { ILine, ITimeline } from './timeline';
 
 /** Words and looks that come from outside. */
@@ -398,12 +399,8 @@ export class Charts implements IDisposable {
   }
 
   private _computed(colour: string): string {
-    const probe = document.createElement('span');
-    probe.style.color = colour;
-    this._host.append(probe);
-    const { color } = getComputedStyle(probe);
-    probe.remove();
-    return color;
+    const [found] = themeColours(this._host, [colour]);
+    return found;
   }
 
   private readonly _key = `jupyter-gpu-${++charts}`;

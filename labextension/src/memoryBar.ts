@@ -3,6 +3,7 @@ import { ISignal, Signal } from '@lumino/signaling';
 
 import { COLOUR_COUNT } from './colours';
 import { ISegment } from './overview';
+import { themeColours } from './themeColours';
 
 /** What separates a segment from the one before, and the least that is drawn of a segment's use, in CSS pixels. */
 const GAP_PX = 1;
@@ -102,7 +103,7 @@ export class BarColours {
 
   /** The colours by what they are for, where `host` is. */
   at(host: HTMLElement): ReadonlyMap<Paint, string> {
-    this._known ??= computed(host);
+    this._known ??= coloursAt(host);
     return this._known;
   }
 
@@ -110,31 +111,24 @@ export class BarColours {
   private readonly _changed = new Signal<this, void>(this);
 }
 
-/** All at once, so that the page works out its style once. */
-function computed(host: HTMLElement): ReadonlyMap<Paint, string> {
-  const variables = new Map<Paint, string>([
+function coloursAt(host: HTMLElement): ReadonlyMap<Paint, string> {
+  const variables: [Paint, string][] = [
     ['ground', '--jp-layout-color2'],
     ['gap', '--jp-layout-color1'],
     ['foreign', '--jp-ui-font-color2'],
     ['unattributed', '--jp-layout-color3']
-  ]);
+  ];
   for (let colour = 1; colour <= COLOUR_COUNT; colour++) {
-    variables.set(`series-${colour}`, `--gpu-series-${colour}`);
-    variables.set(`tint-${colour}`, `--gpu-tint-${colour}`);
+    variables.push(
+      [`series-${colour}`, `--gpu-series-${colour}`],
+      [`tint-${colour}`, `--gpu-tint-${colour}`]
+    );
   }
-  const probe = document.createElement('span');
-  const probes = [...variables].map(([paint, variable]) => {
-    const one = document.createElement('span');
-    one.style.color = `var(${variable})`;
-    probe.append(one);
-    return [paint, one] as const;
-  });
-  host.append(probe);
-  const found = probes.map(
-    ([paint, one]) => [paint, getComputedStyle(one).color] as const
+  const found = themeColours(
+    host,
+    variables.map(([, variable]) => `var(${variable})`)
   );
-  probe.remove();
-  return new Map(found);
+  return new Map(variables.map(([paint], i) => [paint, found[i]]));
 }
 
 /**
@@ -184,62 +178,68 @@ export class BarPainter implements IDisposable {
     contentRect: { width, height },
     devicePixelContentBoxSize
   }: ResizeObserverEntry): void {
-    this._ratio = window.devicePixelRatio || 1;
+    const ratio = window.devicePixelRatio || 1;
     const [exact] = devicePixelContentBoxSize ?? [];
-    this._canvas.width = pixels(width * this._ratio, exact?.inlineSize);
-    this._canvas.height = pixels(height * this._ratio, exact?.blockSize);
-    this._isFitted = true;
+    this._canvas.width = pixels(width * ratio, exact?.inlineSize);
+    this._canvas.height = pixels(height * ratio, exact?.blockSize);
+    this._ratio = ratio;
     this._paint();
   }
 
   private _paint(): void {
-    const { width, height } = this._canvas;
-    const context = this._isFitted ? this._canvas.getContext('2d') : null;
-    if (!context || !width || !height || !this._canvas.parentElement) {
+    const { width, height, parentElement } = this._canvas;
+    const ratio = this._ratio;
+    if (ratio === null || !width || !height || !parentElement) {
       return;
     }
-    const colours = this._colours.at(this._canvas.parentElement);
+    const context = this._canvas.getContext('2d');
+    if (!context) {
+      return;
+    }
+    const colours = this._colours.at(parentElement);
     for (const { paint, begin, end } of memoryStretches(
       this._segments,
       this._memory_bytes,
       width,
-      this._ratio
+      ratio
     )) {
       context.fillStyle = colours.get(paint === 'foreign' ? 'ground' : paint)!;
       context.fillRect(begin, 0, end - begin, height);
       if (paint === 'foreign') {
         context.strokeStyle = colours.get('foreign')!;
-        this._hatch(context, begin, end, height);
+        hatch(context, begin, end, height, ratio);
       }
     }
-  }
-
-  private _hatch(
-    context: CanvasRenderingContext2D,
-    begin: number,
-    end: number,
-    height: number
-  ): void {
-    context.save();
-    context.beginPath();
-    context.rect(begin, 0, end - begin, height);
-    context.clip();
-    context.lineWidth = HATCH_LINE_PX * this._ratio;
-    context.beginPath();
-    for (let x = begin - height; x < end; x += HATCH_PX * this._ratio) {
-      context.moveTo(x, height);
-      context.lineTo(x + height, 0);
-    }
-    context.stroke();
-    context.restore();
   }
 
   private readonly _observer: ResizeObserver;
   private _segments: readonly ISegment[] = [];
   private _memory_bytes: number | null = null;
-  private _ratio = 1;
-  private _isFitted = false;
+  /** Pixels of the screen to a CSS pixel; null until the browser has told how large the canvas is. */
+  private _ratio: number | null = null;
   private _isDisposed = false;
+}
+
+/** Draw slanting lines over a stretch. */
+function hatch(
+  context: CanvasRenderingContext2D,
+  begin: number,
+  end: number,
+  height: number,
+  ratio: number
+): void {
+  context.save();
+  context.beginPath();
+  context.rect(begin, 0, end - begin, height);
+  context.clip();
+  context.lineWidth = HATCH_LINE_PX * ratio;
+  context.beginPath();
+  for (let x = begin - height; x < end; x += HATCH_PX * ratio) {
+    context.moveTo(x, height);
+    context.lineTo(x + height, 0);
+  }
+  context.stroke();
+  context.restore();
 }
 
 /** A length in whole pixels of the screen: the browser's own count, unless it is of another screen than it emulates. */

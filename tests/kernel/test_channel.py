@@ -41,11 +41,11 @@ class Notebook:
             elif kind in ("display_data", "execute_result"):
                 output.shown.append(content["data"])
 
-        reply = await self.client.execute_interactive(code, output_hook=collect, timeout=TIMEOUT_S)
-        while reply["content"]["status"] == "aborted":
-            # It came while the kernel turned away what was in line behind a cell that failed.
+        status = "aborted"
+        while status == "aborted":  # It may come while the kernel turns away what is in line behind a cell that failed.
             reply = await self.client.execute_interactive(code, output_hook=collect, timeout=TIMEOUT_S)
-        if reply["content"]["status"] == "error":
+            status = reply["content"]["status"]
+        if status == "error":
             output.error = f"{reply['content'].get('ename')}: {reply['content'].get('evalue')}"
         return output
 

@@ -67,11 +67,11 @@ class MagicKernel:
                 output.error = f"{content['ename']}: {content['evalue']}"
                 output.traceback = "\n".join(content["traceback"])
 
-        reply = self.client.execute_interactive(code, output_hook=collect, timeout=TIMEOUT_S)
-        while reply["content"]["status"] == "aborted":
-            # It came while the kernel turned away what was in line behind a cell that failed.
+        status = "aborted"
+        while status == "aborted":  # It may come while the kernel turns away what is in line behind a cell that failed.
             reply = self.client.execute_interactive(code, output_hook=collect, timeout=TIMEOUT_S)
-        if reply["content"]["status"] == "error" and output.error is None:
+            status = reply["content"]["status"]
+        if status == "error" and output.error is None:
             # A usage error is told on stderr and in the reply, without a traceback.
             output.error = f"{reply['content'].get('ename')}: {reply['content'].get('evalue')}"
         return output
